@@ -1,0 +1,194 @@
+// Package hsm is the seam between the gateway and the tokens that hold its
+// keys: what a token can be asked to do, the keys it is asked to do it with,
+// and the few errors that a caller can act on. It has no PKCS#11 type, no AWS
+// type and no object handle, so that an engine, a worker process or a second
+// token can stand behind it unseen.
+//
+// Secrets and plaintext cross the seam as byte slices. An implementation
+// copies what it is given before it returns, and returns fresh slices that the
+// caller owns and clears.
+package hsm
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"kmsgate/hsm/keyspec"
+)
+
+// MaterialID identifies one key material of a KMS key. AWS prints it as 64
+// lower-case hexadecimal digits (KeyMaterialId).
+type MaterialID [32]byte
+
+// String is the 64 hexadecimal digits of AWS's KeyMaterialId.
+func (id MaterialID) String() string { return hex.EncodeToString(id[:]) }
+
+// ParseMaterialID reads what String prints.
+func ParseMaterialID(s string) (id MaterialID, err error) {
+	if len(s) != hex.EncodedLen(len(id)) {
+		return id, fmt.Errorf("key material id has %d digits, want %d", len(s), hex.EncodedLen(len(id)))
+	}
+	if _, err := hex.Decode(id[:], []byte(s)); err != nil {
+		return id, fmt.Errorf("key material id: %w", err)
+	}
+	return id, nil
+}
+
+// Residency says where a key material lives.
+type Residency string
+
+// Residencies. External and Absent are for imported keys and external key
+// stores; no token is asked to use such a material.
+const (
+	Wrapped  Residency = "wrapped"  // a blob under the store's domain key
+	Resident Residency = "resident" // a token object with a CKA_ID of ours
+	External Residency = "external" // outside, behind an external key store
+	Absent   Residency = "absent"   // not imported yet, expired or deleted
+)
+
+// Key is one key material by value: who it is, what it is, and what the token
+// made of it. The token takes nothing about it on trust: Binding authenticates
+// every other field, so a blob that somebody with access to the database moved,
+// retyped or swapped is refused with [ErrBinding].
+type Key struct {
+	// Identity, chosen by the caller of Generate.
+	Store      string // key store
+	Region     string
+	Account    string // 12 digits
+	KeyID      string // KMS key id
+	MaterialID MaterialID
+	Spec       keyspec.Spec
+	Usage      keyspec.Usage
+	Origin     keyspec.Origin
+
+	// Outcome, filled in by Generate.
+	Residency  Residency
+	Generation int32  // of the store's service keys that Blob and Binding were made with
+	Blob       []byte // wrapped material; for a resident key its CKA_ID
+	PublicKey  []byte // SubjectPublicKeyInfo; nil for secret keys
+	CheckValue []byte // proves at first use that the right material came out
+	Binding    []byte // authenticates all of the above
+}
+
+// Equal tells whether two keys are the same in every field.
+func (k *Key) Equal(o *Key) bool {
+	return k.Store == o.Store && k.Region == o.Region && k.Account == o.Account &&
+		k.KeyID == o.KeyID && k.MaterialID == o.MaterialID &&
+		k.Spec == o.Spec && k.Usage == o.Usage && k.Origin == o.Origin &&
+		k.Residency == o.Residency && k.Generation == o.Generation &&
+		bytes.Equal(k.Blob, o.Blob) && bytes.Equal(k.PublicKey, o.PublicKey) &&
+		bytes.Equal(k.CheckValue, o.CheckValue) && bytes.Equal(k.Binding, o.Binding)
+}
+
+// Class says what kind of work a call is, so that one kind cannot starve another.
+type Class uint8
+
+// Classes of work, the most urgent last.
+const (
+	Interactive Class = iota // a client is waiting
+	Generation               // slow key generation a client is waiting for
+	Background               // reconcilers, rewrapping
+	Health                   // self-tests and readiness; never queues behind clients
+)
+
+// Call says for whom and as what kind of work a token is asked to do something.
+type Call struct {
+	Account string // 12 digits; empty for the gateway itself
+	Class   Class
+}
+
+// Ciphertext is the outcome of AES-GCM in the token.
+type Ciphertext struct {
+	IV   []byte // 12 or 16 bytes, as the token makes them
+	Data []byte // ciphertext and 16-byte tag
+}
+
+// Token is a key store's HSM (one or several tokens behind one engine).
+//
+// All methods are safe for concurrent use and keep ctx's deadline: a call that
+// the token does not answer in time returns [ErrDeadline] and its session is
+// not used again. Errors are one of this package's, wrapped; anything else is
+// a bug.
+type Token interface {
+	// Generate makes new material for the key that k identifies and returns k
+	// with its outcome filled in. ErrUnsupported if the token cannot make keys
+	// of k.Spec.
+	Generate(ctx context.Context, on Call, k Key) (Key, error)
+	// Encrypt encrypts with AES-256-GCM under a fresh IV from the token.
+	Encrypt(ctx context.Context, on Call, k *Key, plaintext, aad []byte) (Ciphertext, error)
+	// Decrypt opens what Encrypt made. ErrInvalidCiphertext if the tag does not
+	// match, whatever the reason.
+	Decrypt(ctx context.Context, on Call, k *Key, c Ciphertext, aad []byte) ([]byte, error)
+	// Random returns n bytes of the token's random generator, 1 to 1024.
+	Random(ctx context.Context, on Call, n int) ([]byte, error)
+	// Seal encrypts a small secret of the gateway's own (at most 4096 bytes)
+	// under the store's sealing key. The result names store and generation.
+	Seal(ctx context.Context, on Call, store string, secret, aad []byte) ([]byte, error)
+	// Open opens what Seal made. ErrInvalidCiphertext if it was changed or aad
+	// is another.
+	Open(ctx context.Context, on Call, sealed, aad []byte) ([]byte, error)
+	// Check really asks the token: its session, its presence, its random
+	// generator and a canary under every active service key.
+	Check(ctx context.Context) error
+}
+
+// Errors of a Token. The gateway acts on them by errors.Is.
+var (
+	// ErrInvalidCiphertext: the ciphertext, its tag or its additional data is
+	// not what was encrypted. The caller's data is at fault, never the token.
+	ErrInvalidCiphertext = errors.New("hsm: ciphertext does not authenticate")
+	// ErrBinding: the key's row is not what the token bound together. Somebody
+	// changed the database. The key must not be used; raise an alarm.
+	ErrBinding = errors.New("hsm: key binding does not verify")
+	// ErrWrongMaterial: the blob opened, but to other material than its check
+	// value says. The key must not be used; raise an alarm.
+	ErrWrongMaterial = errors.New("hsm: key material does not match its check value")
+	// ErrUnsupported: this token has no mechanism for what is asked.
+	ErrUnsupported = errors.New("hsm: not supported by this token")
+	// ErrUnavailable: the token cannot be reached or used now; try later.
+	ErrUnavailable = errors.New("hsm: token unavailable")
+	// ErrBusy: every session is in use and stayed so until the deadline, or the
+	// queue is full; try again.
+	ErrBusy = errors.New("hsm: token busy")
+	// ErrDeadline: the token did not answer in time. What it did is unknown.
+	ErrDeadline = errors.New("hsm: token did not answer in time")
+	// ErrPIN: the PIN was refused, or must not be tried for now. An operator
+	// has to act: kmsgate hsm login.
+	ErrPIN = errors.New("hsm: PIN refused")
+)
+
+// ServiceKeyKind is one of the three keys that a store's token keeps for the
+// store itself.
+type ServiceKeyKind string
+
+// Kinds of service keys; each is a token object that cannot be extracted.
+const (
+	DomainKey  ServiceKeyKind = "domain"  // AES-256: wraps and unwraps materials, nothing else
+	BindingKey ServiceKeyKind = "binding" // HMAC-SHA-256: binds a blob to its row
+	SealingKey ServiceKeyKind = "sealing" // AES-256-GCM: secrets of the gateway's own
+)
+
+// ServiceKeyKinds are all kinds, in the order in which they are made.
+var ServiceKeyKinds = []ServiceKeyKind{DomainKey, BindingKey, SealingKey}
+
+// ServiceKey is one generation of one service key of a store, as Postgres
+// remembers it.
+type ServiceKey struct {
+	Store      string
+	Kind       ServiceKeyKind
+	Generation int32  // from 1
+	ID         []byte // CKA_ID, 16 bytes, chosen by us
+	CheckValue []byte // proves that the object found is the key that was made
+}
+
+// LoginMarks remembers, outside the process, that a PIN was refused, so that a
+// supervisor's restarts cannot lock a partition. Nothing of the PIN is kept.
+type LoginMarks interface {
+	// LoginRefused tells whether a mark stands for the token.
+	LoginRefused(ctx context.Context, tokenSerial string) (bool, error)
+	// MarkLoginRefused sets the mark; only kmsgate hsm login clears it.
+	MarkLoginRefused(ctx context.Context, tokenSerial string) error
+}
