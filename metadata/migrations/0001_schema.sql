@@ -9,11 +9,13 @@ CREATE TABLE schema_compatibility (
 );
 INSERT INTO schema_compatibility (version, oldest_serving) VALUES (1, 1);
 
-CREATE DOMAIN account_id AS text CHECK (VALUE ~ '^[0-9]{12}$');
+-- Names and ids compare by their bytes (COLLATE "C"): pages of a list go on where
+-- the last one ended, whatever the operating system's collation says.
+CREATE DOMAIN account_id AS text COLLATE "C" CHECK (VALUE ~ '^[0-9]{12}$');
 CREATE DOMAIN sha256 AS bytea CHECK (octet_length(VALUE) = 32);
 
 CREATE TABLE regions (
-    name       text PRIMARY KEY CHECK (name ~ '^[a-z0-9-]{1,63}$'),
+    name       text COLLATE "C" PRIMARY KEY CHECK (name ~ '^[a-z0-9-]{1,63}$'),
     created_at timestamptz NOT NULL
 );
 
@@ -26,23 +28,24 @@ CREATE TABLE accounts (
 );
 
 CREATE TABLE access_keys (
-    id            text PRIMARY KEY CHECK (id ~ '^[A-Z0-9]{16,32}$'),
+    id            text COLLATE "C" PRIMARY KEY CHECK (id ~ '^[A-Z0-9]{16,32}$'),
     account       account_id NOT NULL REFERENCES accounts (id),
     principal     text NOT NULL,              -- ARN of who holds it; the account root here
     sealed_secret bytea NOT NULL,             -- under the sealing key of a store
     status        text NOT NULL CHECK (status IN ('Active', 'Inactive')),
     created_at    timestamptz NOT NULL
 );
-CREATE INDEX access_keys_by_account ON access_keys (account, principal);
+CREATE INDEX access_keys_by_account ON access_keys (account, id);
 
 CREATE TABLE key_stores (
-    id         text PRIMARY KEY CHECK (id ~ '^[a-z0-9][a-z0-9-]{0,63}$'),
-    region     text NOT NULL REFERENCES regions (name),
+    id         text COLLATE "C" PRIMARY KEY CHECK (id ~ '^[a-z0-9][a-z0-9-]{0,63}$'),
+    region     text COLLATE "C" NOT NULL REFERENCES regions (name),
     account    account_id REFERENCES accounts (id), -- NULL: the default store of its region
     type       text NOT NULL CHECK (type IN ('DEFAULT', 'AWS_CLOUDHSM', 'EXTERNAL_KEY_STORE')),
     state      text NOT NULL CHECK (state IN ('CONNECTED', 'CONNECTING', 'DISCONNECTED', 'DISCONNECTING', 'FAILED')),
     created_at timestamptz NOT NULL,
-    CHECK ((account IS NULL) = (type = 'DEFAULT'))
+    CHECK ((account IS NULL) = (type = 'DEFAULT')),
+    UNIQUE (region, id)
 );
 CREATE UNIQUE INDEX key_stores_default ON key_stores (region) WHERE account IS NULL;
 
@@ -50,7 +53,7 @@ CREATE UNIQUE INDEX key_stores_default ON key_stores (region) WHERE account IS N
 -- before its object is made in a token, so that a crash in between leaves an
 -- object that the next run finds by its CKA_ID.
 CREATE TABLE service_keys (
-    store       text NOT NULL REFERENCES key_stores (id),
+    store       text COLLATE "C" NOT NULL REFERENCES key_stores (id),
     kind        text NOT NULL CHECK (kind IN ('domain', 'binding', 'sealing')),
     generation  integer NOT NULL CHECK (generation > 0),
     cka_id      bytea NOT NULL CHECK (octet_length(cka_id) = 16),
@@ -73,11 +76,13 @@ CREATE TABLE login_marks (
     PRIMARY KEY (token_serial, instance)
 );
 
+-- A key belongs to one account of one region. Whatever hangs on a key names the
+-- account too, so that the schema itself refuses a reference across accounts.
 CREATE TABLE keys (
-    region            text NOT NULL REFERENCES regions (name),
-    id                text NOT NULL CHECK (id ~ '^([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|mrk-[0-9a-f]{32})$'),
+    region            text COLLATE "C" NOT NULL,
+    id                text COLLATE "C" NOT NULL CHECK (id ~ '^([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|mrk-[0-9a-f]{32})$'),
     account           account_id NOT NULL REFERENCES accounts (id),
-    store             text NOT NULL REFERENCES key_stores (id),
+    store             text COLLATE "C" NOT NULL,
     spec              text NOT NULL,
     usage             text NOT NULL,
     origin            text NOT NULL CHECK (origin IN ('AWS_KMS', 'EXTERNAL', 'AWS_CLOUDHSM', 'EXTERNAL_KEY_STORE')),
@@ -89,13 +94,16 @@ CREATE TABLE keys (
     created_at        timestamptz NOT NULL,
     deletion_at       timestamptz,
     PRIMARY KEY (region, id),
-    CHECK ((multi_region_role IS NOT NULL) = (id LIKE 'mrk-%'))
+    UNIQUE (account, region, id),
+    FOREIGN KEY (region, store) REFERENCES key_stores (region, id),
+    CHECK ((multi_region_role IS NOT NULL) = (id LIKE 'mrk-%')),
+    CHECK ((deletion_at IS NOT NULL) = (state = 'PendingDeletion') OR state = 'Deleted')
 );
-CREATE INDEX keys_by_account ON keys (account, region, id);
 
 CREATE TABLE materials (
-    region      text NOT NULL,
-    key_id      text NOT NULL,
+    account     account_id NOT NULL,
+    region      text COLLATE "C" NOT NULL,
+    key_id      text COLLATE "C" NOT NULL,
     id          sha256 NOT NULL,
     residency   text NOT NULL CHECK (residency IN ('wrapped', 'resident', 'external', 'absent')),
     current     boolean NOT NULL,
@@ -106,40 +114,42 @@ CREATE TABLE materials (
     binding     bytea,
     created_at  timestamptz NOT NULL,
     PRIMARY KEY (region, key_id, id),
-    FOREIGN KEY (region, key_id) REFERENCES keys (region, id),
+    FOREIGN KEY (account, region, key_id) REFERENCES keys (account, region, id),
     CHECK (residency NOT IN ('wrapped', 'resident')
            OR (generation IS NOT NULL AND blob IS NOT NULL AND binding IS NOT NULL))
 );
 CREATE UNIQUE INDEX materials_current ON materials (region, key_id) WHERE current;
 
 CREATE TABLE policies (
-    region   text NOT NULL,
-    key_id   text NOT NULL,
+    account  account_id NOT NULL,
+    region   text COLLATE "C" NOT NULL,
+    key_id   text COLLATE "C" NOT NULL,
     name     text NOT NULL CHECK (name = 'default'),
     document text NOT NULL CHECK (octet_length(document) <= 131072),
     PRIMARY KEY (region, key_id, name),
-    FOREIGN KEY (region, key_id) REFERENCES keys (region, id)
+    FOREIGN KEY (account, region, key_id) REFERENCES keys (account, region, id)
 );
 
 CREATE TABLE aliases (
-    account    account_id NOT NULL REFERENCES accounts (id),
-    region     text NOT NULL REFERENCES regions (name),
-    name       text NOT NULL CHECK (name LIKE 'alias/%' AND char_length(name) <= 256),
-    key_id     text NOT NULL,
+    account    account_id NOT NULL,
+    region     text COLLATE "C" NOT NULL,
+    name       text COLLATE "C" NOT NULL CHECK (name LIKE 'alias/%' AND char_length(name) <= 256),
+    key_id     text COLLATE "C" NOT NULL,
     created_at timestamptz NOT NULL,
     updated_at timestamptz NOT NULL,
     PRIMARY KEY (account, region, name),
-    FOREIGN KEY (region, key_id) REFERENCES keys (region, id)
+    FOREIGN KEY (account, region, key_id) REFERENCES keys (account, region, id)
 );
-CREATE INDEX aliases_by_key ON aliases (region, key_id, name);
+CREATE INDEX aliases_by_key ON aliases (account, region, key_id, name);
 
 CREATE TABLE tags (
-    region text NOT NULL,
-    key_id text NOT NULL,
-    key    text NOT NULL CHECK (char_length(key) BETWEEN 1 AND 128),
-    value  text NOT NULL CHECK (char_length(value) <= 256),
+    account account_id NOT NULL,
+    region  text COLLATE "C" NOT NULL,
+    key_id  text COLLATE "C" NOT NULL,
+    key     text COLLATE "C" NOT NULL CHECK (char_length(key) BETWEEN 1 AND 128),
+    value   text NOT NULL CHECK (char_length(value) <= 256),
     PRIMARY KEY (region, key_id, key),
-    FOREIGN KEY (region, key_id) REFERENCES keys (region, id)
+    FOREIGN KEY (account, region, key_id) REFERENCES keys (account, region, id)
 );
 
 -- Audit. A stream belongs to one run of one process. Its head row moves only
