@@ -182,7 +182,7 @@ func (s *Server) Stop() error {
 func (s *Server) release() error {
 	var errs []error
 	if s.socketDir != "" {
-		errs = append(errs, removeIfThere(s.socketDir))
+		errs = append(errs, os.RemoveAll(s.socketDir)) // not empty after a crash
 	}
 	if s.temporary && s.home != "" {
 		errs = append(errs, os.RemoveAll(s.home))
@@ -191,14 +191,6 @@ func (s *Server) release() error {
 		errs = append(errs, lock.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// removeIfThere removes an empty directory; one that is gone is no error.
-func removeIfThere(dir string) error {
-	if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
 }
 
 // logFile returns the path of the server's log.

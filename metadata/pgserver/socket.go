@@ -28,16 +28,32 @@ const (
 func socketPath(dir string) string { return filepath.Join(dir, ".s.PGSQL."+port) }
 
 // makeSocketDir makes the directory of the socket, which has a short path however
-// long that of the cluster is, and which only the owner (and root) may enter.
+// long that of the cluster is, and which only the owner (and root) may enter. A
+// temporary cluster has it inside, if that is short enough, to be swept with it.
 func (s *Server) makeSocketDir() (string, error) {
-	b := binaries{dir: s.bin}
-	for _, base := range temporaryDirs(s.owner) {
-		dir := filepath.Join(base, "kmsgate-"+shortHash(s.data()))
-		if len(socketPath(dir)) <= maxSocketPath && s.owner.reaches(base, b) {
-			return dir, makePrivate(dir, s.owner)
+	places := s.socketDirs()
+	if s.temporary {
+		places = append([]string{filepath.Join(s.home, "socket")}, places...)
+	}
+	for _, dir := range places {
+		if len(socketPath(dir)) > maxSocketPath || !s.owner.reaches(filepath.Dir(dir), binaries{dir: s.bin}) {
+			continue
 		}
+		if err := makePrivate(dir, s.owner); err != nil {
+			return "", err
+		}
+		return dir, nil
 	}
 	return "", errors.New("no directory for the socket: neither XDG_RUNTIME_DIR nor TMPDIR nor /tmp will do")
+}
+
+// socketDirs returns where the directory of the socket may be, best first.
+func (s *Server) socketDirs() []string {
+	var dirs []string
+	for _, base := range temporaryDirs(s.owner) {
+		dirs = append(dirs, filepath.Join(base, "kmsgate-"+shortHash(s.data())))
+	}
+	return dirs
 }
 
 // temporaryDirs returns where short-lived files may go, best first.

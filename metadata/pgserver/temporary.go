@@ -81,6 +81,9 @@ func sweepOne(home string) error {
 	s := &Server{site: site{home: home}}
 	err = tryLock(lock)
 	if err == nil && s.leftBehind() == nil {
+		for _, dir := range s.socketDirs() {
+			_ = os.Remove(dir) // at most one of them is there
+		}
 		err = os.RemoveAll(home)
 	}
 	return errors.Join(err, lock.Close())
