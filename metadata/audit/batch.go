@@ -80,12 +80,17 @@ type Encoder struct {
 
 // NewEncoder makes an encoder. It holds no resource that needs closing.
 func NewEncoder() *Encoder {
-	z, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
-		zstd.WithWindowSize(1<<20), zstd.WithLowerEncoderMem(true), zstd.WithEncoderCRC(false))
-	if err != nil {
-		panic(err) // an option above is out of range
-	}
+	z := must(zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
+		zstd.WithWindowSize(1<<20), zstd.WithLowerEncoderMem(true), zstd.WithEncoderCRC(false)))
 	return &Encoder{zstd: z, sum: sha256.New()}
+}
+
+// must is for constructors whose only error is an option of ours out of range.
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
 }
 
 // Seal makes the batch of the given records that follows a head. There is at
@@ -137,12 +142,8 @@ type Decoder struct{ zstd *zstd.Decoder }
 
 // NewDecoder makes a decoder. It holds no resource that needs closing.
 func NewDecoder() *Decoder {
-	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(MaxBatchBytes),
-		zstd.WithDecoderLowmem(true))
-	if err != nil {
-		panic(err) // an option above is out of range
-	}
-	return &Decoder{zstd: z}
+	return &Decoder{zstd: must(zstd.NewReader(nil, zstd.WithDecoderConcurrency(1),
+		zstd.WithDecoderMaxMemory(MaxBatchBytes), zstd.WithDecoderLowmem(true)))}
 }
 
 // Records are the exact bytes of the records of a batch. It proves only that
