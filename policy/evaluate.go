@@ -1,0 +1,109 @@
+package policy
+
+// verdict is what one document, or several of one sort, say.
+type verdict struct {
+	reach     reach // of the strongest Allow
+	deniedBy  *statement
+	allowedBy *statement
+
+	// Where the statement that decides stands.
+	source              Source
+	document, statement int
+}
+
+func (v *verdict) denied() bool { return v.deniedBy != nil }
+
+func (v *verdict) decision(allowed bool, r Reason) Decision {
+	d := Decision{Allowed: allowed, Reason: r, Source: v.source, Document: v.document, Statement: v.statement}
+	switch {
+	case v.deniedBy != nil:
+		d.Sid = v.deniedBy.sid
+	case v.allowedBy != nil:
+		d.Sid = v.allowedBy.sid
+	}
+	return d
+}
+
+// evaluateAll takes documents of one sort together: the first Deny, else the
+// first Allow.
+func evaluateAll(documents []*Policy, in *Input, source Source, t *Trace) verdict {
+	var all verdict
+	for i, p := range documents {
+		v := p.evaluate(in, source, i, t)
+		if !all.denied() && (v.denied() || v.reach > all.reach) {
+			all = v
+		}
+	}
+	return all
+}
+
+// evaluate looks at every statement: the first Deny decides, else the first of
+// the strongest Allows.
+func (p *Policy) evaluate(in *Input, source Source, document int, t *Trace) verdict {
+	var v verdict
+	for i := range p.statements {
+		s := &p.statements[i]
+		r, failed := s.match(in)
+		if t != nil {
+			t.add(s, in, StatementTrace{Source: source, Document: document, Statement: i, Failed: failed.element}, failed.condition)
+		}
+		switch {
+		case r == reachNone || v.denied():
+			continue
+		case s.deny:
+			v.deniedBy = s
+		case r > v.reach:
+			v.allowedBy, v.reach = s, r
+		default:
+			continue
+		}
+		v.source, v.document, v.statement = source, document, i
+	}
+	return v
+}
+
+// failure is the first element of a statement that did not match.
+type failure struct {
+	element   Element
+	condition *condition // of the element Condition
+}
+
+// match tells how a statement covers the request, reachNone if it does not.
+func (s *statement) match(in *Input) (reach, failure) {
+	if s.inert {
+		return reachNone, failure{element: InertStatement}
+	}
+	r := s.reach(&in.Caller, in.Boundary != nil)
+	switch {
+	case r == reachNone:
+		return reachNone, failure{element: PrincipalElement}
+	case s.matchesAction(in.Action) == s.notAction:
+		return reachNone, failure{element: ActionElement}
+	case s.matchesResource(in) == s.notResource:
+		return reachNone, failure{element: ResourceElement}
+	}
+	for i := range s.conditions {
+		if c := &s.conditions[i]; !c.holds(in.Context, s.deny) {
+			return reachNone, failure{ConditionElement, c}
+		}
+	}
+	return r, failure{}
+}
+
+func (s *statement) matchesAction(action string) bool {
+	for i := range s.actions {
+		if s.actions[i].matches(action, nil) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *statement) matchesResource(in *Input) bool {
+	for i := range s.resources {
+		if s.resources[i].matches(in.Resource, in.Context) {
+			return true
+		}
+	}
+	return false
+}

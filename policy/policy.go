@@ -1,0 +1,118 @@
+// Package policy is IAM's policy language: it parses and compiles documents,
+// decides requests by them and explains its decisions. It is pure: no input or
+// output, no clock, no state. It trusts the caller's word on who is calling,
+// who owns the resource and what the condition keys hold; whether the
+// principals that a document names exist is for the caller to check, and the
+// wire texts of refusals are the caller's too. What it cannot decide it refuses.
+//
+// IAM User Guide, "IAM JSON policy element reference" and "Policy evaluation
+// logic"; KMS Developer Guide, "Key policies".
+package policy
+
+import "fmt"
+
+// Limits of a document. A document within them is compiled and evaluated in
+// time that grows no faster than its size times the size of the values it is
+// matched with.
+const (
+	MaxDocumentBytes = 32768 // KMS's size limit of a key policy
+
+	maxDepth = 8 // objects and lists within each other; the language needs 6
+)
+
+// Policy is a compiled document. It never changes and is safe for concurrent use.
+type Policy struct {
+	statements []statement
+}
+
+// statement is one compiled element of Statement.
+type statement struct {
+	sid        string
+	deny       bool
+	inert      bool // without Action or Resource: matches nothing
+	principals []Mention
+	actions    []pattern
+	resources  []resource
+	conditions []condition
+
+	// The lists above say who or what the statement is not about.
+	notPrincipal, notAction, notResource bool
+}
+
+// Parse compiles a key policy: a document of a resource, whose statements name
+// principals. Element names are exact, unknown and duplicate ones are refused.
+// Errors are *SyntaxError, else *PrincipalError, else *ConditionError.
+func Parse(document string) (*Policy, error) { return parse(document, true) }
+
+// ParseIdentity compiles a document of an identity (a policy of a user, group
+// or role, a permissions boundary or a session policy): no principals, and
+// Action and Resource are required. Errors are *SyntaxError.
+func ParseIdentity(document string) (*Policy, error) { return parse(document, false) }
+
+func parse(document string, resourceBased bool) (*Policy, error) {
+	root, err := readDocument(document)
+	if err != nil {
+		return nil, err
+	}
+	c := compiler{resourceBased: resourceBased}
+	p := c.policy(root)
+	switch {
+	case c.syntax != nil:
+		return nil, c.syntax
+	case c.principal != nil:
+		return nil, c.principal
+	case c.condition != nil:
+		return nil, c.condition
+	}
+	return p, nil
+}
+
+// Principals lists the principals that the document names, in the order of the
+// text and with repetitions, so that the caller can check that they exist.
+// "*" is not among them.
+func (p *Policy) Principals() []Mention {
+	var all []Mention
+	for _, s := range p.statements {
+		for _, m := range s.principals {
+			if m.Kind != anyone {
+				all = append(all, m)
+			}
+		}
+	}
+	return all
+}
+
+// SyntaxError is a document that is not JSON or not of the policy language.
+type SyntaxError struct {
+	Path    string // the place, like Statement[1].Condition.StringEquals; empty for the whole document
+	Problem string
+}
+
+func (e *SyntaxError) Error() string { return at(e.Path, e.Problem) }
+
+// PrincipalError is a statement that names something that cannot be a
+// principal. KMS has a text of its own for it.
+type PrincipalError struct {
+	Path    string
+	Problem string
+}
+
+func (e *PrincipalError) Error() string { return at(e.Path, e.Problem) }
+
+// ConditionError is a condition that KMS refuses as overly permissive:
+// ForAllValues with a key that has a single value, which an absent key passes.
+type ConditionError struct {
+	Path string
+	Key  string // as written
+}
+
+func (e *ConditionError) Error() string {
+	return at(e.Path, fmt.Sprintf("ForAllValues with %q matches requests that do not have it", brief(e.Key)))
+}
+
+func at(path, problem string) string {
+	if path == "" {
+		return "policy: " + problem
+	}
+	return "policy: " + path + ": " + problem
+}
