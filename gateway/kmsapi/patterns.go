@@ -1,0 +1,45 @@
+package kmsapi
+
+import "reflect"
+
+// pattern is a constraint of the one kind that KMS has: a string is made of
+// certain characters.
+type pattern struct {
+	regexp     string // as AWS prints it
+	admits     func(c rune) bool
+	admitsNone bool // the empty string fits
+}
+
+func (p pattern) broken(v reflect.Value) string {
+	s := v.String()
+	if s == "" && !p.admitsNone {
+		return p.text()
+	}
+	for _, c := range s {
+		if !p.admits(c) {
+			return p.text()
+		}
+	}
+	return ""
+}
+
+func (p pattern) text() string { return "Member must satisfy regular expression pattern: " + p.regexp }
+
+// patterns by the name in the constraint tag. KeyId's is not in the public model.
+var patterns = map[string]pattern{
+	"KeyId":      {regexp: `^\p{ASCII}+$`, admits: func(c rune) bool { return c < 0x80 }},
+	"AliasName":  {regexp: `^[a-zA-Z0-9:/_-]+$`, admits: func(c rune) bool { return isWord(c) || c == ':' || c == '/' || c == '-' }},
+	"PolicyName": {regexp: `[\w]+`, admits: isWord},
+	"XksKeyId":   {regexp: `^[a-zA-Z0-9-_.]+$`, admits: func(c rune) bool { return isWord(c) || c == '-' || c == '.' }},
+	"Policy": {
+		regexp: `[\u0009\u000A\u000D\u0020-\u00FF]+`,
+		admits: func(c rune) bool { return isLatin(c) || c == '\t' || c == '\n' || c == '\r' },
+	},
+	"Marker": {regexp: `[\u0020-\u00FF]*`, admits: isLatin, admitsNone: true},
+}
+
+func isWord(c rune) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_'
+}
+
+func isLatin(c rune) bool { return c >= 0x20 && c <= 0xFF }
