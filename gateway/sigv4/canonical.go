@@ -66,17 +66,13 @@ func isSortedLower(names []string) bool {
 // type without a body, in the query form, means nothing.
 func unsigned(r *http.Request, signed []string, presigned bool) string {
 	for name := range r.Header {
-		matters := hasPrefixFold(name, "x-amz-") ||
-			strings.EqualFold(name, "content-type") && !(presigned && r.ContentLength == 0)
+		matters := strings.HasPrefix(name, "X-Amz-") ||
+			name == "Content-Type" && !(presigned && r.ContentLength == 0)
 		if matters && !isSigned(signed, name) {
 			return name
 		}
 	}
 	return ""
-}
-
-func hasPrefixFold(s, prefix string) bool {
-	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
 }
 
 func isSigned(signed []string, name string) bool {
@@ -121,6 +117,9 @@ func appendValues(b []byte, lines []string) (_ []byte, ok bool) {
 // of Unicode is data.
 func appendTrimmed(b []byte, line string) []byte {
 	line = strings.Trim(line, " \t")
+	if strings.IndexByte(line, '\t') < 0 && !strings.Contains(line, "  ") {
+		return append(b, line...)
+	}
 	blank := false
 	for _, c := range []byte(line) {
 		isBlank := c == ' ' || c == '\t'

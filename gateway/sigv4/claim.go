@@ -80,8 +80,10 @@ func readHeader(h http.Header) (claim, *Error) {
 		return claim{}, refusal
 	}
 	c := claim{date: h.Get("X-Amz-Date"), token: h.Get("X-Amz-Security-Token")}
-	if refusal := c.readParameters(header, list); refusal != nil {
-		return claim{}, refusal
+	if strings.Trim(list, " \t") != "" {
+		if refusal := c.readParameters(header, list); refusal != nil {
+			return claim{}, refusal
+		}
 	}
 	return c, c.checkHeader(header)
 }
@@ -92,9 +94,6 @@ func (c *claim) readParameters(header, list string) *Error {
 	var seen []string
 	for pair := range strings.SplitSeq(list, ",") {
 		pair = strings.Trim(pair, " \t")
-		if pair == "" {
-			continue
-		}
 		name, value, ok := strings.Cut(pair, "=")
 		if !ok {
 			return refuse(Incomplete, "'"+echo(pair, maxEcho)+"' not a valid key=value pair (missing equal-sign) in Authorization header: '"+
@@ -203,8 +202,11 @@ func (c *claim) signature() (*Signature, *Error) {
 		}
 		s.validity = time.Duration(seconds) * time.Second
 	}
-	if p := strings.Split(c.credential, "/"); len(p) == 5 {
-		s.AccessKeyID, s.Date, s.Region, s.Service, s.terminator = p[0], p[1], p[2], p[3], p[4]
+	if strings.Count(c.credential, "/") == 4 {
+		rest := c.credential
+		for _, part := range [...]*string{&s.AccessKeyID, &s.Date, &s.Region, &s.Service, &s.terminator} {
+			*part, rest, _ = strings.Cut(rest, "/")
+		}
 	}
 	return s, nil
 }
