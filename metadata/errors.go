@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -45,19 +46,19 @@ func (e *StateError) Is(target error) bool { return target == ErrState }
 
 // SQLSTATE codes (PostgreSQL documentation, appendix A) that mean something to us.
 const (
-	codeUniqueViolation      = "23505"
-	codeForeignKeyViolation  = "23503"
-	codeSerialization        = "40001"
-	codeDeadlock             = "40P01"
-	codeUndefinedTable       = "42P01"
-	codeDuplicateDatabase    = "42P04"
-	codeReadOnlyTransaction  = "25006"
-	codeIdleInTransaction    = "25P03"
-	codeLockNotAvailable     = "55P03"
-	codeCompletionUnknown    = "40003"
-	codeResolutionUnknown    = "08007"
-	classConnection          = "08"
-	classResources           = "53"
+	codeUniqueViolation       = "23505"
+	codeForeignKeyViolation   = "23503"
+	codeSerialization         = "40001"
+	codeDeadlock              = "40P01"
+	codeUndefinedTable        = "42P01"
+	codeDuplicateDatabase     = "42P04"
+	codeReadOnlyTransaction   = "25006"
+	codeIdleInTransaction     = "25P03"
+	codeLockNotAvailable      = "55P03"
+	codeCompletionUnknown     = "40003"
+	codeResolutionUnknown     = "08007"
+	classConnection           = "08"
+	classResources            = "53"
 	classOperatorIntervention = "57"
 )
 
@@ -77,6 +78,8 @@ func wrap(err error, format string, args ...any) error {
 	}
 	what := fmt.Sprintf(format, args...)
 	switch {
+	case isOurs(err):
+		return fmt.Errorf("%s: %w", what, err)
 	case errors.Is(err, pgx.ErrNoRows):
 		return fmt.Errorf("%s: %w", what, ErrNotFound)
 	case sqlState(err) == codeUniqueViolation:
@@ -87,11 +90,15 @@ func wrap(err error, format string, args ...any) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
+// isOurs tells whether an error has been turned into one of ours.
+func isOurs(err error) bool {
+	return slices.ContainsFunc([]error{
+		ErrNotFound, ErrExists, ErrState, ErrLimit, ErrStale, ErrUnavailable, ErrUnknownOutcome,
+	}, func(ours error) bool { return errors.Is(err, ours) })
+}
+
 // isUnavailable tells an error of reaching Postgres from an error of the work.
 func isUnavailable(err error) bool {
-	if errors.Is(err, ErrUnavailable) {
-		return false // said already
-	}
 	if code := sqlState(err); code != "" {
 		return unavailable[code] || unavailable[code[:2]]
 	}

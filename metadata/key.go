@@ -1,0 +1,83 @@
+package metadata
+
+import (
+	"time"
+
+	"kmsgate/gateway/arn"
+	"kmsgate/hsm"
+	"kmsgate/hsm/keyspec"
+	"kmsgate/policy"
+)
+
+// MultiRegionRole is a key's part in a set of multi-Region keys.
+type MultiRegionRole string
+
+// Roles of multi-Region keys; a single-Region key has none.
+const (
+	Primary MultiRegionRole = "PRIMARY"
+	Replica MultiRegionRole = "REPLICA"
+)
+
+// Key is what Postgres knows of a KMS key, its material apart.
+type Key struct {
+	Region          string
+	ID              string // UUID, or "mrk-" and 32 hexadecimal digits
+	Account         string // 12 digits; who owns it
+	Store           string // key store that its materials live in
+	Spec            keyspec.Spec
+	Usage           keyspec.Usage
+	Origin          keyspec.Origin
+	MultiRegionRole MultiRegionRole // empty for a single-Region key
+	State           State
+	Description     string     // at most 8192 characters
+	Version         int64      // raised by every change of this row; 1 when new
+	CreatedAt       time.Time  // UTC, to the microsecond once it was stored
+	DeletionAt      *time.Time // only in state PendingDeletion
+}
+
+// ARN is the key's ARN.
+func (k *Key) ARN() string { return arn.KeyARNOf(k.Region, k.Account, k.ID) }
+
+// Material is one key material of a key.
+type Material struct {
+	hsm.Key
+	Current   bool // the one that encrypts; the others only decrypt
+	CreatedAt time.Time
+}
+
+// KeyEntry is everything a request needs to know of a key. Entries come from the
+// cache and are shared: nobody writes to them.
+type KeyEntry struct {
+	Key
+	Materials      []Material // the current one first, then the newest
+	PolicyDocument string     // as it was put, byte for byte
+	Policy         *policy.Policy
+}
+
+// Current is the material that encrypts; nil if the key has none yet.
+func (e *KeyEntry) Current() *Material {
+	if len(e.Materials) == 0 || !e.Materials[0].Current {
+		return nil
+	}
+	return &e.Materials[0]
+}
+
+// Material is the material of that id; nil if the key has no such material.
+func (e *KeyEntry) Material(id hsm.MaterialID) *Material {
+	for i := range e.Materials {
+		if e.Materials[i].MaterialID == id {
+			return &e.Materials[i]
+		}
+	}
+	return nil
+}
+
+// size estimates the bytes that the entry takes, its policy apart.
+func (e *KeyEntry) size() int {
+	size := 512 + len(e.Description)
+	for i := range e.Materials {
+		m := &e.Materials[i]
+		size += 512 + len(m.Blob) + len(m.PublicKey) + len(m.CheckValue) + len(m.Binding)
+	}
+	return size
+}
