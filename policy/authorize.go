@@ -122,8 +122,11 @@ func Authorize(in Input) Decision { return authorize(&in, nil) }
 //
 // KMS Developer Guide, "Default key policy", on the safety check of PutKeyPolicy.
 func (p *Policy) AllowsAlone(in Input) bool {
+	if !in.sound() {
+		return false
+	}
 	v := p.evaluate(&in, KeyPolicySource, 0, nil)
-	return in.sound() && !v.denied() && v.reach != reachNone
+	return !v.denied() && v.reach != reachNone
 }
 
 // verdicts are what the documents say, each sort of them taken together.

@@ -96,9 +96,8 @@ func (c *compiler) statement(path string, n node) statement {
 
 // sid reads a statement's name: free text, except in IAM's own documents.
 func (c *compiler) sid(path string, n node) string {
-	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 	s := c.text(path, n)
-	if !c.resourceBased && strings.Trim(s, letters) != "" {
+	if !c.resourceBased && strings.Trim(s, lettersAndDigits) != "" {
 		c.fail(path, "must be of letters and digits")
 	}
 	return s
@@ -167,17 +166,33 @@ func (c *compiler) actions(path string, n node, s *statement) {
 	}
 	s.notAction = not
 	for _, a := range c.texts(path, v) {
-		service, name, _ := strings.Cut(a, ":")
-		if a != "*" && (name == "" || service != "*" && strings.Trim(service, actionService) != "" || service == "") {
+		if !isAction(a) {
 			c.fail(path, fmt.Sprintf("%q must be of the form service:name", brief(a)))
 		}
-		p, _ := compilePattern(a, wildcards) // without variables nothing can be wrong
+		p, problem := compilePattern(a, wildcards)
+		if problem != "" {
+			c.fail(path, problem)
+		}
 		p.fold = true
 		s.actions = append(s.actions, p)
 	}
 }
 
-const actionService = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-"
+const lettersAndDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+
+// isAction tells whether s is "*", or a service and a name in which there may
+// be wildcards.
+func isAction(s string) bool {
+	service, name, _ := strings.Cut(s, ":")
+	switch {
+	case s == "*":
+		return true
+	case service == "" || name == "":
+		return false
+	}
+	return (service == "*" || strings.Trim(service, lettersAndDigits+"-") == "") &&
+		strings.Trim(name, lettersAndDigits+"-_*?") == ""
+}
 
 func (c *compiler) resources(path string, n node, s *statement) {
 	v, path, not, found := c.either(path, n, "Resource", !c.resourceBased)

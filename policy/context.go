@@ -6,10 +6,10 @@ import "strings"
 // read, by one evaluation at a time unless it is safe for more, and asked for
 // the keys that the policies name, so that it may work them out then.
 type Context interface {
-	// Values returns the values of a condition key and whether the request has
-	// it. The key comes in lower case; names are compared regardless of case.
-	// The slice stays the implementation's.
-	Values(key string) (values []string, present bool)
+	// Values returns the values of a condition key; none if the request does
+	// not have it. The key comes in lower case; names are compared regardless
+	// of case. The slice stays the implementation's.
+	Values(key string) []string
 }
 
 // Facts is a Context as a list; key names are in any letter case. Facts whose
@@ -23,29 +23,24 @@ type Fact struct {
 }
 
 // Values implements Context; it allocates only for keys that stand twice.
-func (f Facts) Values(key string) (values []string, present bool) {
+func (f Facts) Values(key string) []string {
+	var values []string
 	for i := range f {
-		if !strings.EqualFold(f[i].Key, key) {
-			continue
+		switch {
+		case !strings.EqualFold(f[i].Key, key):
+		case values == nil:
+			values = f[i].Values
+		default:
+			values = append(values[:len(values):len(values)], f[i].Values...)
 		}
-		if !present {
-			values, present = f[i].Values, true
-			continue
-		}
-		values = append(values[:len(values):len(values)], f[i].Values...)
 	}
-	return values, present
+	return values
 }
 
-// lookUp returns no values for a key that is absent; a key without values is
-// the same as an absent one.
+// lookUp asks a Context that may be nil.
 func lookUp(ctx Context, key string) []string {
 	if ctx == nil {
 		return nil
 	}
-	values, present := ctx.Values(key)
-	if !present {
-		return nil
-	}
-	return values
+	return ctx.Values(key)
 }

@@ -182,7 +182,7 @@ func areNames(parts []string, least, most int) bool {
 	return true
 }
 
-const nameCharacters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+=,.@-"
+const nameCharacters = lettersAndDigits + "_+=,.@-"
 
 func parseServicePrincipal(s string) (Mention, string) {
 	if !strings.Contains(s, ".") || strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789.-") != "" {
