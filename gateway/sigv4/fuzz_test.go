@@ -62,7 +62,7 @@ func FuzzQuery(f *testing.F) {
 		f.Add(seed[0], seed[1])
 	}
 	f.Fuzz(func(t *testing.T, signed, sent string) {
-		if strings.ContainsAny(signed+sent, " #;\r\n") || strings.Contains(signed+sent, "X-Amz-") {
+		if strings.ContainsAny(signed+sent, " #;\r\n") || strings.Contains(signed+sent, "X-Amz-") || !isQuery(signed) {
 			return
 		}
 		q := kmsRequest()
@@ -74,7 +74,7 @@ func FuzzQuery(f *testing.F) {
 			return
 		}
 		got := verify(r, []byte(q.body), signedAt, "kms") == nil
-		want := !strings.Contains(sent, "+") && isQuery(sent) && isQuery(signed) && reference(signed) == reference(sent)
+		want := !strings.Contains(sent, "+") && isQuery(sent) && reference(signed) == reference(sent)
 		if got != want {
 			t.Errorf("query %q signed as %q verifies = %t, want %t", sent, signed, got, want)
 		}
