@@ -1,0 +1,302 @@
+// Package pkcs11 is the engine that keeps KMS keys in a PKCS#11 token. It
+// implements [hsm.Token]: sessions, login, reconnect, the wrapping of keys and
+// a cache of unwrapped ones are its business and seen by nobody else.
+//
+// One engine owns a module file in a process: it alone initialises and
+// finalises it. It trusts the module and the token; it does not trust the rows
+// that keys come from. The rules it follows are those of PKCS#11 v2.40 and of
+// what real tokens do, see the README of the hsm folder.
+package pkcs11
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/miekg/pkcs11"
+
+	"kmsgate/hsm"
+)
+
+// Config says which token to use and how. Module, one of Label and Serial, and
+// PIN are required.
+type Config struct {
+	Module        string // path of the PKCS#11 module
+	InitArguments string // C_Initialize's reserved string; NSS needs one
+	Label         string // token label
+	Serial        string // token serial number
+	// PIN returns the user PIN; the engine clears it after use. See [PINFile].
+	PIN func() ([]byte, error)
+
+	// ServiceKeys are those of the stores that the token serves, all
+	// generations that are to be usable. They must be there at Open.
+	ServiceKeys []hsm.ServiceKey
+	// Marks remembers refused PINs. Nil: only the token's own flags are heeded.
+	Marks hsm.LoginMarks
+
+	// MaxSessions bounds the work sessions. Zero: 32 for hardware, twice the
+	// CPUs and at least 4 for a token in software. It is cut to what the token
+	// allows; owner sessions, login and health have a few more.
+	MaxSessions   int
+	OwnerSessions int           // sessions that own the cached keys; zero means 4
+	MaxHandles    int           // cached unwrapped keys in all; zero means 2000
+	MaxQueue      int           // calls that wait for a session; zero means 1024
+	CallTimeout   time.Duration // of calls whose context has no deadline; zero means 5 s
+	// QuiesceTimeout is how long a reconnect waits for calls in flight; zero means 5 s.
+	QuiesceTimeout time.Duration
+
+	IV IVMode // who makes GCM's IVs
+	// WrapMechanisms are tried in this order for new domain keys; nil means
+	// the list that the README of hsm gives.
+	WrapMechanisms []uint
+
+	Logger *slog.Logger // nil: nothing is logged
+	// Observe is told of every unit of work on the token: what it was, the
+	// class of its outcome, both from closed sets, and how long it took. Nil:
+	// nobody is. It is called from many goroutines and must not block.
+	Observe func(mechanism, class string, d time.Duration)
+	Clock   func() time.Time // nil means time.Now
+}
+
+// normalize checks the configuration and fills in its defaults.
+func (c *Config) normalize() error {
+	switch {
+	case c.Module == "":
+		return errors.New("pkcs11: Module is not set")
+	case c.Label == "" && c.Serial == "":
+		return errors.New("pkcs11: neither Label nor Serial is set")
+	case c.PIN == nil:
+		return errors.New("pkcs11: PIN is not set")
+	case int(c.IV) >= len(ivModes):
+		return fmt.Errorf("pkcs11: IV mode %d is unknown", c.IV)
+	case c.MaxSessions < 0 || c.OwnerSessions < 0 || c.MaxHandles < 0 || c.MaxQueue < 0 || c.CallTimeout < 0 || c.QuiesceTimeout < 0:
+		return errors.New("pkcs11: a limit is negative")
+	}
+	c.OwnerSessions = orDefault(c.OwnerSessions, 4)
+	c.MaxHandles = orDefault(c.MaxHandles, 2000)
+	c.MaxQueue = orDefault(c.MaxQueue, 1024)
+	c.CallTimeout = orDefault(c.CallTimeout, 5*time.Second)
+	c.QuiesceTimeout = orDefault(c.QuiesceTimeout, 5*time.Second)
+	if c.WrapMechanisms == nil {
+		c.WrapMechanisms = defaultWrapMechanisms
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Observe == nil {
+		c.Observe = func(string, string, time.Duration) {}
+	}
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
+	return nil
+}
+
+func orDefault[T int | time.Duration](v, def T) T {
+	if v == 0 {
+		return def
+	}
+	return v
+}
+
+// Engine is a token in service. All methods are safe for concurrent use.
+type Engine struct {
+	cfg    Config
+	module *module
+	proven provenPIN // used by whoever brings the token up, one at a time
+
+	// Found out when the token first came up, and not changed after.
+	serial            string
+	badTag            returnCode // what C_Decrypt says of a bad tag
+	unwrapNeedsLength bool       // CKA_VALUE_LEN in templates of C_UnwrapKey
+	wrapMech          uint       // for new domain keys
+	maxStuck          int64
+
+	// Written with the gate closed, read inside it.
+	slot   uint
+	anchor handle // the session that holds the login, and does nothing else
+
+	epoch     atomic.Uint64 // one higher after every reconnect
+	service   atomic.Pointer[serviceKeys]
+	serviceMu sync.Mutex // held by whoever replaces service
+
+	pool    *pool
+	handles *handles
+	repair  repair
+
+	stuck    atomic.Int64 // calls whose caller has gone and that have not returned
+	poisoned atomic.Uint64
+	hits     atomic.Uint64
+	misses   atomic.Uint64
+
+	closed     chan struct{}
+	mu         sync.Mutex // guards closing and the growth of goroutines
+	closing    bool
+	goroutines sync.WaitGroup
+}
+
+var errClosed = fmt.Errorf("%w: engine is closed", hsm.ErrUnavailable)
+
+// Open loads the module, finds the token, logs in, tests what the token can do
+// and finds the service keys. [hsm.ErrPIN] if the PIN was refused or must not
+// be tried.
+func Open(ctx context.Context, cfg Config) (*Engine, error) {
+	if err := cfg.normalize(); err != nil {
+		return nil, err
+	}
+	e := &Engine{cfg: cfg, closed: make(chan struct{})}
+	var err error
+	if e.proven, err = newProvenPIN(); err != nil {
+		return nil, fmt.Errorf("pkcs11: %w", err)
+	}
+	if e.module, err = loadModule(cfg.Module, cfg.InitArguments); err != nil {
+		return nil, fmt.Errorf("pkcs11: %w", err)
+	}
+	e.handles = newHandles(e)
+	e.pool = &pool{engine: e, max: 1}
+	e.service.Store(&serviceKeys{})
+	if err := e.start(ctx); err != nil {
+		e.module.unload()
+		return nil, fmt.Errorf("pkcs11: %w", err)
+	}
+	return e, nil
+}
+
+// start brings the token up for the first time.
+func (e *Engine) start(ctx context.Context) error {
+	if err := e.module.initialize(); err != nil {
+		return err
+	}
+	info, err := e.attach(ctx)
+	if err == nil {
+		e.serial = info.SerialNumber
+		e.limit(info)
+		err = e.selfTest()
+	}
+	if err == nil {
+		err = e.findServiceKeys(e.cfg.ServiceKeys)
+	}
+	if err != nil {
+		if e := e.module.finalize(); e != nil {
+			err = fmt.Errorf("%w; and %w", err, e)
+		}
+		return answer(err)
+	}
+	e.cfg.Logger.Info("token in service", "label", info.Label, "serial", info.SerialNumber, "model", info.Model,
+		"sessions", e.pool.max, "wrap_mechanism", e.wrapMech)
+	return nil
+}
+
+// attach finds the token, opens the anchor session and logs in. Nobody else
+// is inside the gate.
+func (e *Engine) attach(ctx context.Context) (info pkcs11.TokenInfo, err error) {
+	label, serial := e.cfg.Label, e.cfg.Serial
+	if e.serial != "" {
+		serial = e.serial
+	}
+	if e.slot, info, err = e.module.findSlot(label, serial); err != nil {
+		return info, err
+	}
+	if e.anchor, err = e.module.openSession(e.slot); err != nil {
+		return info, err
+	}
+	e.epoch.Add(1)
+	return info, e.login(ctx, e.anchor, info)
+}
+
+// Sessions beside the work sessions: a margin for the anchor, health, and for
+// other users of the token.
+const sessionMargin = 8
+
+// limit sets the size of the pool.
+func (e *Engine) limit(info pkcs11.TokenInfo) {
+	n := e.cfg.MaxSessions
+	if n == 0 {
+		n = max(4, 2*runtime.GOMAXPROCS(0))
+		if slot, err := e.module.ctx.GetSlotInfo(e.slot); err == nil && slot.Flags&pkcs11.CKF_HW_SLOT != 0 {
+			n = max(n, 32)
+		}
+	}
+	for _, most := range []uint{info.MaxRwSessionCount, info.MaxSessionCount} {
+		if most != 0 && most != pkcs11.CK_UNAVAILABLE_INFORMATION {
+			n = min(n, int(most)-sessionMargin)
+		}
+	}
+	e.pool.max = max(n, 1)
+	e.maxStuck = int64(max(2, e.pool.max/2))
+}
+
+// spawn runs f on a goroutine that Close waits for; false once Close has begun.
+func (e *Engine) spawn(f func()) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closing {
+		return false
+	}
+	e.goroutines.Go(f)
+	return true
+}
+
+// Close stops the engine: it waits for the calls in flight, at most the
+// quiesce timeout, and finalises the module. If a call does not return, the
+// module stays as it is, because finalising it would crash the process, and
+// Close returns an error.
+func (e *Engine) Close() error {
+	e.mu.Lock()
+	already := e.closing
+	e.closing = true
+	e.mu.Unlock()
+	if already {
+		return nil
+	}
+	close(e.closed)
+	e.pool.reset(errClosed)
+	if !e.module.closeGate(e.cfg.QuiesceTimeout) {
+		return fmt.Errorf("%w: a call has not returned; the module is left as it is", hsm.ErrDeadline)
+	}
+	e.epoch.Add(1)
+	err := e.module.finalize()
+	e.module.gate.Unlock()
+	e.handles.reset()
+	e.goroutines.Wait()
+	if err == nil {
+		e.module.unload()
+	}
+	return err
+}
+
+// Stats is a snapshot of the engine.
+type Stats struct {
+	Serial       string // of the token
+	Epoch        uint64 // reconnects and first connect
+	Serving      bool   // neither reconnecting nor out of service
+	SessionsMax  int    // work sessions
+	SessionsBusy int
+	SessionsIdle int
+	Waiting      int    // calls waiting for a session
+	Poisoned     uint64 // sessions given up because a call missed its deadline
+	Stuck        int64  // of these, whose call has not returned
+	Handles      int    // cached unwrapped keys
+	Hits, Misses uint64 // of that cache
+}
+
+// Stats returns a snapshot.
+func (e *Engine) Stats() Stats {
+	s := Stats{
+		Serial: e.serial, Epoch: e.epoch.Load(), Serving: e.repair.admit() == nil,
+		Poisoned: e.poisoned.Load(), Stuck: e.stuck.Load(),
+		Handles: e.handles.count(), Hits: e.hits.Load(), Misses: e.misses.Load(),
+	}
+	e.pool.mu.Lock()
+	defer e.pool.mu.Unlock()
+	for _, n := range e.pool.busy {
+		s.SessionsBusy += n
+	}
+	s.SessionsMax, s.SessionsIdle, s.Waiting = e.pool.max, len(e.pool.idle), e.pool.waiting
+	return s
+}

@@ -1,0 +1,175 @@
+package pkcs11
+
+/*
+#cgo CFLAGS: -std=gnu11 -O2 -Wall
+#cgo LDFLAGS: -ldl
+#include <stdlib.h>
+#include "fast.h"
+#cgo noescape km_login
+#cgo nocallback km_login
+#cgo noescape km_gcm_encrypt
+#cgo nocallback km_gcm_encrypt
+#cgo noescape km_gcm_decrypt
+#cgo nocallback km_gcm_decrypt
+#cgo noescape km_sign
+#cgo nocallback km_sign
+#cgo noescape km_random
+#cgo nocallback km_random
+#cgo noescape km_wrap
+#cgo nocallback km_wrap
+#cgo noescape km_unwrap
+#cgo nocallback km_unwrap
+#cgo noescape km_generate
+#cgo nocallback km_generate
+#cgo noescape km_destroy
+#cgo nocallback km_destroy
+#cgo noescape km_gcm_encrypt_loop
+#cgo nocallback km_gcm_encrypt_loop
+*/
+import "C"
+
+import (
+	"fmt"
+	"unsafe"
+)
+
+// handle is a CK_OBJECT_HANDLE or a CK_SESSION_HANDLE.
+type handle uint
+
+// library is the data plane of a module: the same file, and so the same
+// sessions and objects, that miekg/pkcs11 manages. Its methods are C calls:
+// they may block for ever, and crash the process if the session is in use by
+// another goroutine or the module is finalised meanwhile.
+type library struct {
+	file      unsafe.Pointer
+	functions *C.km_functions
+}
+
+func loadLibrary(path string) (*library, error) {
+	name := C.CString(path)
+	defer C.free(unsafe.Pointer(name))
+	var problem *C.char
+	file := C.km_load(name, &problem)
+	if file == nil {
+		return nil, fmt.Errorf("load PKCS#11 module: %s", C.GoString(problem))
+	}
+	functions := C.km_function_list(file)
+	if functions == nil {
+		C.km_unload(file)
+		return nil, fmt.Errorf("load PKCS#11 module: %s has no C_GetFunctionList that works", path)
+	}
+	return &library{file: file, functions: functions}, nil
+}
+
+func (l *library) unload() { C.km_unload(l.file) }
+
+// login logs the user in. The pin stays the caller's to clear.
+func (l *library) login(session handle, pin []byte) error {
+	return check("C_Login", C.km_login(l.functions, C.km_ulong(session), data(pin), length(pin)))
+}
+
+// gcmEncrypt encrypts in to out and returns how many bytes it wrote. iv is the
+// caller's value, or zeros for the token to write its own over, or empty where
+// the token appends it to the output.
+func (l *library) gcmEncrypt(session, key handle, iv, aad, in, out []byte) (int, error) {
+	r := C.km_gcm_encrypt(l.functions, C.km_ulong(session), C.km_ulong(key), data(iv), length(iv),
+		data(aad), length(aad), data(in), length(in), data(out), length(out))
+	return int(r.n), check("C_Encrypt", r.rv)
+}
+
+// gcmDecrypt decrypts in to out, which needs len(in) bytes even though the
+// plaintext is shorter. On an error out is zeros.
+func (l *library) gcmDecrypt(session, key handle, iv, aad, in, out []byte) (int, error) {
+	r := C.km_gcm_decrypt(l.functions, C.km_ulong(session), C.km_ulong(key), data(iv), length(iv),
+		data(aad), length(aad), data(in), length(in), data(out), length(out))
+	return int(r.n), check("C_Decrypt", r.rv)
+}
+
+// sign writes the signature or MAC of in to out and returns its length.
+func (l *library) sign(session, key handle, mechanism uint, in, out []byte) (int, error) {
+	r := C.km_sign(l.functions, C.km_ulong(session), C.km_ulong(key), C.km_ulong(mechanism),
+		data(in), length(in), data(out), length(out))
+	return int(r.n), check("C_Sign", r.rv)
+}
+
+// random fills out from the token's random generator.
+func (l *library) random(session handle, out []byte) error {
+	return check("C_GenerateRandom", C.km_random(l.functions, C.km_ulong(session), data(out), length(out)))
+}
+
+// wrap writes key, encrypted under the domain key, to out.
+func (l *library) wrap(session handle, mechanism uint, domainKey, key handle, out []byte) (int, error) {
+	r := C.km_wrap(l.functions, C.km_ulong(session), C.km_ulong(mechanism), C.km_ulong(domainKey), C.km_ulong(key),
+		data(out), length(out))
+	return int(r.n), check("C_WrapKey", r.rv)
+}
+
+// Permissions of a session object, see template.
+const (
+	mayBeExtracted = C.KM_EXTRACTABLE
+	mayEncrypt     = C.KM_ENCRYPT
+	maySign        = C.KM_SIGN
+	mayWrap        = C.KM_WRAP
+)
+
+// template is what a session object is made with. All are PRIVATE and
+// SENSITIVE, and not EXTRACTABLE unless the permissions say so.
+type template struct {
+	class, keyType uint
+	may            uint // permissions
+	valueLen       uint // bytes; zero leaves it out
+}
+
+// unwrap makes a session object of a blob under the domain key.
+func (l *library) unwrap(session handle, mechanism uint, domainKey handle, blob []byte, t template) (handle, error) {
+	r := C.km_unwrap(l.functions, C.km_ulong(session), C.km_ulong(mechanism), C.km_ulong(domainKey), data(blob), length(blob),
+		C.km_ulong(t.class), C.km_ulong(t.keyType), C.km_ulong(t.may), C.km_ulong(t.valueLen))
+	return handle(r.n), check("C_UnwrapKey", r.rv)
+}
+
+// generate makes a secret key as a session object.
+func (l *library) generate(session handle, mechanism uint, t template) (handle, error) {
+	r := C.km_generate(l.functions, C.km_ulong(session), C.km_ulong(mechanism),
+		C.km_ulong(t.class), C.km_ulong(t.keyType), C.km_ulong(t.may), C.km_ulong(t.valueLen))
+	return handle(r.n), check("C_GenerateKey", r.rv)
+}
+
+// destroy destroys an object.
+func (l *library) destroy(session, object handle) error {
+	return check("C_DestroyObject", C.km_destroy(l.functions, C.km_ulong(session), C.km_ulong(object)))
+}
+
+// encryptLoop encrypts n times in C, see [RawEncryptLoop].
+func (l *library) encryptLoop(session, key handle, iv *[12]byte, in, out []byte, n int) error {
+	r := C.km_gcm_encrypt_loop(l.functions, C.km_ulong(session), C.km_ulong(key), data(iv[:]), nil, 0,
+		data(in), length(in), data(out), length(out), C.km_ulong(n))
+	return check("C_Encrypt", r.rv)
+}
+
+// unwrapTemplate is the value of a domain key's CKA_UNWRAP_TEMPLATE: C
+// attributes whose pointers stay valid as long as the process.
+func unwrapTemplate() []byte {
+	var size C.km_ulong
+	t := C.km_unwrap_template(&size)
+	return C.GoBytes(unsafe.Pointer(t), C.int(size))
+}
+
+// reserved is C_Initialize's reserved string in C memory. Modules may keep the
+// pointer, so it is never freed.
+func reserved(arguments string) unsafe.Pointer {
+	if arguments == "" {
+		return nil
+	}
+	return unsafe.Pointer(C.CString(arguments))
+}
+
+func data(b []byte) *C.km_byte   { return (*C.km_byte)(unsafe.SliceData(b)) }
+func length(b []byte) C.km_ulong { return C.km_ulong(len(b)) }
+
+// check makes a CK_RV an error.
+func check(function string, rv C.km_ulong) error {
+	if rv == 0 {
+		return nil
+	}
+	return &callError{function: function, code: returnCode(rv)}
+}

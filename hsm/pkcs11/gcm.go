@@ -1,0 +1,139 @@
+package pkcs11
+
+import (
+	"crypto/subtle"
+	"errors"
+	"fmt"
+
+	"kmsgate/hsm"
+)
+
+// Sizes of AES-GCM, in bytes.
+const (
+	ivBytes       = 12 // of IVs that we choose or CloudHSM writes
+	ivBytesLong   = 16 // of IVs that Luna in FIPS mode appends
+	tagBytes      = 16
+	ivBatch       = 40      // IVs fetched from the token at once
+	maxInputBytes = 1 << 16 // of a plaintext or of additional data
+)
+
+// IVMode says who makes the IV of an AES-GCM encryption. It is configured, and
+// never inferred: some tokens accept a missing IV and then use a constant one.
+type IVMode uint8
+
+const (
+	// IVGiven: the engine gives 12 bytes of the token's random generator.
+	IVGiven IVMode = iota
+	// IVWritten: the token writes 12 bytes over a zeroed IV (AWS CloudHSM).
+	IVWritten
+	// IVAppended: the token appends 16 bytes to its output (Luna in FIPS mode).
+	IVAppended
+)
+
+// ivModeRow is how one mode is spoken to the token.
+type ivModeRow struct {
+	given    int // bytes of the IV buffer that is passed
+	appended int // bytes of IV behind the tag
+}
+
+// ivModes is indexed by IVMode.
+var ivModes = [...]ivModeRow{
+	IVGiven:    {given: ivBytes},
+	IVWritten:  {given: ivBytes},
+	IVAppended: {appended: ivBytesLong},
+}
+
+// encrypt returns IV and ciphertext in one slice. It needs no more than one
+// call where the IV is the token's, else one more every ivBatch calls.
+func (s *session) encrypt(key handle, plaintext, aad []byte) (ivAndData []byte, err error) {
+	mode := ivModes[s.engine.cfg.IV]
+	prefix := mode.given + mode.appended
+	out := make([]byte, prefix+len(plaintext)+tagBytes+mode.appended)
+	if s.engine.cfg.IV == IVGiven {
+		iv, err := s.nextIV()
+		if err != nil {
+			return nil, err
+		}
+		copy(out, iv)
+	}
+	n, err := s.engine.module.lib.gcmEncrypt(s.handle, key, out[:mode.given], aad, plaintext, out[prefix:])
+	if err != nil {
+		return nil, err
+	}
+	if n != len(plaintext)+tagBytes+mode.appended || (s.engine.cfg.IV == IVWritten && allZero(out[:prefix])) {
+		clear(out)
+		return nil, fmt.Errorf("%w: the token does not make IVs as configured", hsm.ErrUnavailable)
+	}
+	end := prefix + len(plaintext) + tagBytes
+	copy(out[mode.given:prefix], out[end:])
+	return out[:end:end], nil
+}
+
+// ivLength is the length of the IV in front of what encrypt returns.
+func (m IVMode) ivLength() int { return ivModes[m].given + ivModes[m].appended }
+
+// decrypt opens a ciphertext and tag. ErrInvalidCiphertext if it does not
+// authenticate.
+func (s *session) decrypt(key handle, iv, ciphertext, aad []byte) ([]byte, error) {
+	out := make([]byte, len(ciphertext)+tagBytes)
+	n, err := s.engine.module.lib.gcmDecrypt(s.handle, key, iv, aad, ciphertext, out)
+	if err != nil {
+		return nil, s.judgeDecrypt(err)
+	}
+	return out[:n:n], nil
+}
+
+// judgeDecrypt tells a ciphertext that does not authenticate from a token in
+// trouble. Many tokens say CKR_GENERAL_ERROR or the like for both: the code
+// that this token gave for a bad tag at start means the same now if the
+// session still works.
+func (s *session) judgeDecrypt(err error) error {
+	call, ok := errors.AsType[*callError](err)
+	if !ok {
+		return err
+	}
+	if classOf(err, false) == classData {
+		return hsm.ErrInvalidCiphertext
+	}
+	if call.code != s.engine.badTag {
+		return err
+	}
+	var probe [8]byte
+	if e := s.engine.module.lib.random(s.handle, probe[:]); e != nil {
+		return e
+	}
+	return hsm.ErrInvalidCiphertext
+}
+
+// makeCanary encrypts the canary under a key.
+func (s *session) makeCanary(key handle, aad []byte) ([]byte, error) {
+	return s.encrypt(key, canary[:], aad)
+}
+
+// checkCanary proves that key is the one that made the canary.
+// ErrWrongMaterial if not.
+func (s *session) checkCanary(key handle, check, aad []byte) error {
+	ivLen := len(check) - len(canary) - tagBytes
+	if ivLen != ivBytes && ivLen != ivBytesLong {
+		return hsm.ErrWrongMaterial
+	}
+	got, err := s.decrypt(key, check[:ivLen], check[ivLen:], aad)
+	if errors.Is(err, hsm.ErrInvalidCiphertext) {
+		return hsm.ErrWrongMaterial
+	}
+	if err != nil {
+		return err
+	}
+	if subtle.ConstantTimeCompare(got, canary[:]) != 1 {
+		return hsm.ErrWrongMaterial
+	}
+	return nil
+}
+
+func allZero(b []byte) bool {
+	var any byte
+	for _, x := range b {
+		any |= x
+	}
+	return any == 0
+}

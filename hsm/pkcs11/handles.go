@@ -1,0 +1,342 @@
+package pkcs11
+
+import (
+	"container/list"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"sync"
+
+	"kmsgate/hsm"
+)
+
+// maxFills is how many unwraps may wait for one owner session.
+const maxFills = 512
+
+// handles caches the handles of unwrapped keys. The keys are spread over a few
+// owners, each with a session, a lock and a share of the cache of its own.
+type handles struct{ owners []*owner }
+
+func newHandles(e *Engine) *handles {
+	h := &handles{owners: make([]*owner, e.cfg.OwnerSessions)}
+	share := max(1, e.cfg.MaxHandles/e.cfg.OwnerSessions)
+	for i := range h.owners {
+		h.owners[i] = &owner{engine: e, capacity: share, turn: make(chan struct{}, 1)}
+		h.owners[i].share = newShare()
+	}
+	return h
+}
+
+// get returns the entry of a verified key, which the caller releases. The
+// binding has been verified and the check value compared for exactly this k.
+func (h *handles) get(ctx context.Context, k *hsm.Key) (*entry, error) {
+	i := binary.BigEndian.Uint32(k.MaterialID[:4]) % uint32(len(h.owners))
+	return h.owners[i].get(ctx, k)
+}
+
+// reset forgets all handles, after a reconnect made them meaningless.
+func (h *handles) reset() {
+	for _, o := range h.owners {
+		o.mu.Lock()
+		o.retireLocked(o.share, false)
+		o.mu.Unlock()
+	}
+}
+
+// trim gives up half of the unused handles, where the token has no memory left.
+func (h *handles) trim() {
+	for _, o := range h.owners {
+		o.mu.Lock()
+		o.capacity = max(1, len(o.share.entries)/2)
+		o.mu.Unlock()
+	}
+}
+
+func (h *handles) count() (n int) {
+	for _, o := range h.owners {
+		o.mu.Lock()
+		n += len(o.share.entries)
+		o.mu.Unlock()
+	}
+	return n
+}
+
+// entryID is what a key is looked up by. All of k is compared before an entry
+// is used, so this only has to tell keys of honest rows apart.
+type entryID struct {
+	store, region, keyID string
+	materialID           hsm.MaterialID
+	usage                string
+}
+
+// entry is one unwrapped key. ready is closed when handle, epoch and err are set.
+type entry struct {
+	owner *owner
+	share *share
+	id    entryID
+	key   hsm.Key // a copy of what was verified
+
+	ready  chan struct{}
+	handle handle
+	epoch  uint64
+	err    error
+
+	// Guarded by owner.mu.
+	refs  int
+	dead  bool          // not in the share's map any more
+	place *list.Element // in the share's use order
+}
+
+// owner is one slice of the cache.
+type owner struct {
+	engine *Engine
+	turn   chan struct{} // holds a token while a fill uses the share's session
+
+	mu       sync.Mutex
+	share    *share
+	capacity int
+	fills    int // waiting and running
+}
+
+// share is an owner's entries and the session whose objects they are: the
+// objects live as long as the session. A share that is retired is never filled
+// again; its session closes when the last entry is released.
+type share struct {
+	entries map[entryID]*entry
+	order   list.List // of *entry, last used in front
+	refs    int
+	retired bool
+	unused  chan struct{} // closed when retired and refs is zero
+
+	session *session // of whoever holds the turn
+	garbage []handle // objects of dead entries, to be destroyed by the next fill
+}
+
+func newShare() *share {
+	return &share{entries: map[entryID]*entry{}, unused: make(chan struct{})}
+}
+
+func (o *owner) get(ctx context.Context, k *hsm.Key) (*entry, error) {
+	en, err := o.lookUp(k)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-en.ready:
+	default:
+		select {
+		case <-en.ready:
+		case <-ctx.Done():
+			en.release()
+			return nil, lateError(ctx)
+		}
+	}
+	if en.err != nil {
+		en.release()
+		return nil, en.err
+	}
+	return en, nil
+}
+
+// lookUp finds the entry of k or starts a fill of a new one. Whoever comes
+// while it runs waits for the same fill.
+func (o *owner) lookUp(k *hsm.Key) (*entry, error) {
+	id := entryID{k.Store, k.Region, k.KeyID, k.MaterialID, string(k.Usage)}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	en, ok := o.share.entries[id]
+	if ok && en.key.Equal(k) {
+		o.engine.hits.Add(1)
+		o.share.order.MoveToFront(en.place)
+		en.refs++
+		o.share.refs++
+		return en, nil
+	}
+	o.engine.misses.Add(1)
+	if o.fills >= maxFills {
+		return nil, fmt.Errorf("%w: %d keys wait to be unwrapped", hsm.ErrBusy, o.fills)
+	}
+	en = &entry{owner: o, share: o.share, id: id, key: cloneKey(k), ready: make(chan struct{}), refs: 1}
+	if !o.engine.spawn(func() { o.fill(en) }) {
+		return nil, errClosed
+	}
+	if old, ok := o.share.entries[id]; ok {
+		old.dropLocked(true)
+	}
+	o.share.entries[id] = en
+	en.place = o.share.order.PushFront(en)
+	o.share.refs++
+	o.fills++
+	return en, nil
+}
+
+// fill verifies and unwraps the entry's key. It outlives the caller who asked
+// for it, because others may wait for it too, and has a deadline of its own.
+func (o *owner) fill(en *entry) {
+	ctx, cancel := context.WithTimeout(context.Background(), o.engine.cfg.CallTimeout)
+	defer cancel()
+	err := o.fillInTurn(ctx, en)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.fills--
+	if en.err = err; err != nil {
+		en.dropLocked(false)
+	}
+	close(en.ready)
+}
+
+func (o *owner) fillInTurn(ctx context.Context, en *entry) error {
+	select {
+	case o.turn <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("%w: keys wait to be unwrapped: %w", hsm.ErrBusy, ctx.Err())
+	}
+	defer func() { <-o.turn }()
+	sh := en.share
+	if err := o.ensureSession(ctx, sh); err != nil {
+		return err
+	}
+	doomed := o.doomed(sh)
+	w := work{mechanism: "unwrap", run: func(s *session, _ handle, _ [3][]byte) ([]byte, error) {
+		for _, h := range doomed {
+			// An object that is gone already is what we want.
+			_ = s.engine.module.lib.destroy(s.handle, h)
+		}
+		var err error
+		en.handle, err = s.admitKey(&en.key, 0)
+		en.epoch = s.epoch
+		return nil, err
+	}}
+	_, err, lost := sh.session.execute(ctx, &w)
+	if lost {
+		o.retire(sh, true)
+	} else if !classes[classOf(err, false)].keepsSession {
+		o.retire(sh, false)
+	}
+	return err
+}
+
+// ensureSession opens the share's session. The caller holds the turn.
+func (o *owner) ensureSession(ctx context.Context, sh *share) error {
+	o.mu.Lock()
+	retired := sh.retired
+	o.mu.Unlock()
+	if retired {
+		return errStale
+	}
+	if sh.session != nil {
+		return nil
+	}
+	s, err := o.engine.newSession(sh.unused)
+	if err != nil {
+		return err
+	}
+	_, err, lost := s.execute(ctx, &openWork)
+	if err != nil && !lost {
+		s.stop()
+	}
+	if err != nil {
+		o.retire(sh, true)
+		return err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if sh.retired {
+		s.stop()
+		return errStale
+	}
+	sh.session = s
+	return nil
+}
+
+// doomed takes the objects that have to go so that the share keeps to its size.
+func (o *owner) doomed(sh *share) []handle {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for place := sh.order.Back(); place != nil && len(sh.entries) > o.capacity; {
+		en, _ := place.Value.(*entry)
+		place = place.Prev()
+		if en.refs == 0 {
+			en.dropLocked(true)
+		}
+	}
+	doomed := sh.garbage
+	sh.garbage = nil
+	return doomed
+}
+
+func (o *owner) retire(sh *share, lost bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.retireLocked(sh, lost)
+}
+
+// retireLocked replaces the share with an empty one. Its session, unless it is
+// lost already, closes when the last entry in use is released.
+func (o *owner) retireLocked(sh *share, lost bool) {
+	if sh.retired {
+		return
+	}
+	sh.retired = true
+	if sh.refs == 0 {
+		close(sh.unused)
+	}
+	if sh.session != nil && !lost {
+		sh.session.stop()
+	}
+	if o.share == sh {
+		o.share = newShare()
+	}
+}
+
+// release gives a reference back.
+func (en *entry) release() {
+	o := en.owner
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	en.refs--
+	if en.refs == 0 && en.dead {
+		en.share.garbage = append(en.share.garbage, en.handle)
+	}
+	en.share.refs--
+	if en.share.refs == 0 && en.share.retired {
+		close(en.share.unused)
+	}
+}
+
+// evict takes an entry out whose handle the token does not know. The handle is
+// forgotten, not destroyed: it might name another object by now.
+func (en *entry) evict() {
+	o := en.owner
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	en.dropLocked(false)
+}
+
+// dropLocked takes the entry out of its share, and has its object destroyed
+// when nobody uses it any more if destroy is set.
+func (en *entry) dropLocked(destroy bool) {
+	sh := en.share
+	if sh.entries[en.id] == en {
+		delete(sh.entries, en.id)
+		sh.order.Remove(en.place)
+	}
+	switch {
+	case !destroy:
+		en.dead = false
+	case en.refs > 0:
+		en.dead = true
+	case en.handle != 0:
+		sh.garbage = append(sh.garbage, en.handle)
+	}
+}
+
+func cloneKey(k *hsm.Key) hsm.Key {
+	c := *k
+	c.Blob = slices.Clone(k.Blob)
+	c.PublicKey = slices.Clone(k.PublicKey)
+	c.CheckValue = slices.Clone(k.CheckValue)
+	c.Binding = slices.Clone(k.Binding)
+	return c
+}

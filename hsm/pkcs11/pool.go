@@ -1,0 +1,276 @@
+package pkcs11
+
+import (
+	"container/list"
+	"context"
+	"fmt"
+	"sync"
+
+	"kmsgate/hsm"
+)
+
+const classCount = int(hsm.Health) + 1
+
+// pool is the bounded set of work sessions. A session that becomes free goes
+// to the class whose turn it is, and within the class to the account whose
+// turn it is; idle sessions are used last in, first out. Health has one
+// session more than everybody else and never waits for clients.
+type pool struct {
+	engine *Engine
+
+	mu      sync.Mutex
+	max     int // sessions for all classes but health
+	idle    []*session
+	busy    [classCount]int
+	queues  [classCount]queue
+	waiting int
+	turn    uint
+	refuse  error // not nil: why nobody gets a session now
+}
+
+// waiter waits for a session; granted tells how that ended.
+type waiter struct {
+	class   hsm.Class
+	line    *line
+	place   *list.Element
+	granted chan grant // capacity 1
+}
+
+// grant is the right to one more session: an idle one, or nil to open one.
+type grant struct {
+	session *session
+	err     error
+}
+
+// get waits for a session. ErrBusy if there is none by ctx's deadline or the
+// queue is full.
+func (p *pool) get(ctx context.Context, on hsm.Call) (*session, error) {
+	if int(on.Class) >= classCount {
+		on.Class = hsm.Interactive
+	}
+	g, w := p.enter(on)
+	if w != nil {
+		select {
+		case g = <-w.granted:
+		case <-ctx.Done():
+			if !p.leave(w) {
+				g = <-w.granted
+				break
+			}
+			return nil, fmt.Errorf("%w: %w", hsm.ErrBusy, context.Cause(ctx))
+		}
+	}
+	if g.err != nil {
+		return nil, g.err
+	}
+	if g.session != nil {
+		return g.session, nil
+	}
+	return p.open(ctx, on.Class)
+}
+
+// enter grants a session at once or queues the caller.
+func (p *pool) enter(on hsm.Call) (grant, *waiter) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.refuse != nil {
+		return grant{err: p.refuse}, nil
+	}
+	if p.queues[on.Class].length == 0 && p.mayStart(on.Class) {
+		return p.grantLocked(on.Class), nil
+	}
+	if p.waiting >= p.engine.cfg.MaxQueue && on.Class != hsm.Health {
+		return grant{err: fmt.Errorf("%w: %d calls are waiting", hsm.ErrBusy, p.waiting)}, nil
+	}
+	w := &waiter{class: on.Class, granted: make(chan grant, 1)}
+	p.queues[on.Class].push(on.Account, w)
+	p.waiting++
+	return grant{}, w
+}
+
+// leave takes a waiter out of the queue; false if it was granted meanwhile.
+func (p *pool) leave(w *waiter) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if w.place == nil {
+		return false
+	}
+	p.queues[w.class].remove(w)
+	p.waiting--
+	return true
+}
+
+// open opens a new session for the place that was granted.
+func (p *pool) open(ctx context.Context, c hsm.Class) (*session, error) {
+	s, err := p.engine.newSession(nil)
+	if err != nil {
+		p.put(nil, c)
+		return nil, err
+	}
+	_, err, lost := s.execute(ctx, &openWork)
+	if err == nil {
+		return s, nil
+	}
+	if !lost {
+		s.stop()
+	}
+	p.put(nil, c)
+	return nil, err
+}
+
+// put gives a place back, with its session if that can be used again.
+func (p *pool) put(s *session, c hsm.Class) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.busy[c]--
+	if s != nil {
+		if p.refuse != nil || s.epoch != p.engine.epoch.Load() {
+			s.stop()
+		} else {
+			p.idle = append(p.idle, s)
+		}
+	}
+	p.dispatchLocked()
+}
+
+// discard gives a place back and closes its session.
+func (p *pool) discard(s *session, c hsm.Class) {
+	s.stop()
+	p.put(nil, c)
+}
+
+// mayStart tells whether a call of the class may have a session now.
+// Generation may hold half of them, background work a quarter.
+func (p *pool) mayStart(c hsm.Class) bool {
+	clients := p.busy[hsm.Interactive] + p.busy[hsm.Generation] + p.busy[hsm.Background]
+	switch c {
+	case hsm.Health:
+		return clients+p.busy[hsm.Health] <= p.max
+	case hsm.Generation:
+		return clients < p.max && p.busy[c] < max(1, p.max/2)
+	case hsm.Background:
+		return clients < p.max && p.busy[c] < max(1, p.max/4)
+	case hsm.Interactive:
+	}
+	return clients < p.max
+}
+
+func (p *pool) grantLocked(c hsm.Class) grant {
+	p.busy[c]++
+	n := len(p.idle)
+	if n == 0 {
+		return grant{}
+	}
+	s := p.idle[n-1]
+	p.idle = p.idle[:n-1]
+	return grant{session: s}
+}
+
+// turns are the orders in which the classes are asked: one time in four the
+// less urgent go first, so that nobody starves.
+var turns = [4][classCount]hsm.Class{
+	{hsm.Health, hsm.Interactive, hsm.Generation, hsm.Background},
+	{hsm.Health, hsm.Interactive, hsm.Generation, hsm.Background},
+	{hsm.Health, hsm.Generation, hsm.Background, hsm.Interactive},
+	{hsm.Health, hsm.Interactive, hsm.Background, hsm.Generation},
+}
+
+// dispatchLocked grants what can be granted.
+func (p *pool) dispatchLocked() {
+	for p.waiting > 0 && p.dispatchOneLocked() {
+		p.turn++
+	}
+}
+
+func (p *pool) dispatchOneLocked() bool {
+	for _, c := range turns[p.turn%uint(len(turns))] {
+		if p.queues[c].length > 0 && p.mayStart(c) {
+			w := p.queues[c].pop()
+			p.waiting--
+			w.granted <- p.grantLocked(c)
+			return true
+		}
+	}
+	return false
+}
+
+// reset closes all idle sessions and, if err is not nil, refuses everybody who
+// waits and comes until the next reset.
+func (p *pool) reset(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refuse = err
+	for _, s := range p.idle {
+		s.stop()
+	}
+	p.idle = nil
+	if err == nil {
+		return
+	}
+	for c := range p.queues {
+		for p.queues[c].length > 0 {
+			p.queues[c].pop().granted <- grant{err: err}
+		}
+	}
+	p.waiting = 0
+}
+
+// shrink makes do with the sessions that there are, at least one.
+func (p *pool) shrink() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	open := len(p.idle)
+	for _, n := range p.busy {
+		open += n
+	}
+	p.max = max(1, min(p.max, open-1))
+}
+
+// queue is the waiters of one class, by account: accounts take turns.
+type queue struct {
+	lines  map[string]*line
+	ring   list.List // of *line, the next one in front
+	length int
+}
+
+// line is the waiters of one account, first come, first served.
+type line struct {
+	account string
+	waiters list.List // of *waiter
+	place   *list.Element
+}
+
+func (q *queue) push(account string, w *waiter) {
+	if q.lines == nil {
+		q.lines = map[string]*line{}
+	}
+	l, ok := q.lines[account]
+	if !ok {
+		l = &line{account: account}
+		l.place = q.ring.PushBack(l)
+		q.lines[account] = l
+	}
+	w.line, w.place = l, l.waiters.PushBack(w)
+	q.length++
+}
+
+// pop takes the first waiter of the account whose turn it is.
+func (q *queue) pop() *waiter {
+	l, _ := q.ring.Front().Value.(*line)
+	w, _ := l.waiters.Front().Value.(*waiter)
+	q.remove(w)
+	if l.waiters.Len() > 0 {
+		q.ring.MoveToBack(l.place)
+	}
+	return w
+}
+
+func (q *queue) remove(w *waiter) {
+	w.line.waiters.Remove(w.place)
+	w.place = nil
+	q.length--
+	if w.line.waiters.Len() == 0 {
+		q.ring.Remove(w.line.place)
+		delete(q.lines, w.line.account)
+	}
+}

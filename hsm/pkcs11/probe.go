@@ -1,0 +1,184 @@
+package pkcs11
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/miekg/pkcs11"
+
+	"kmsgate/hsm"
+)
+
+// defaultWrapMechanisms are tried in this order for new domain keys.
+var defaultWrapMechanisms = []uint{mechLunaAESKWP, mechAESKeyWrapKWP, mechAESKeyWrapPad, mechAESKeyWrap}
+
+// keyTypeAES is an AES-256 key that encrypts.
+var keyTypeAES = template{class: pkcs11.CKO_SECRET_KEY, keyType: pkcs11.CKK_AES, may: mayEncrypt, valueLen: 32}
+
+// selfTest finds out what this token does, with session objects on the anchor
+// session, before anybody else is inside the gate.
+func (e *Engine) selfTest() error {
+	s := e.anchorSession()
+	if err := s.testGCM(); err != nil {
+		return fmt.Errorf("self-test of AES-GCM: %w", err)
+	}
+	for _, mechanism := range e.cfg.WrapMechanisms {
+		for _, needsLength := range []bool{false, true} {
+			e.unwrapNeedsLength = needsLength
+			err := s.testWrap(mechanism)
+			if err == nil {
+				e.wrapMech = mechanism
+				return nil
+			}
+			e.cfg.Logger.Debug("wrap mechanism does not serve", "mechanism", mechanism, "error", err)
+		}
+	}
+	return fmt.Errorf("%w: no mechanism wraps and unwraps an AES key", hsm.ErrUnsupported)
+}
+
+// testGCM proves that GCM keeps its promises here, that the IV is the one that
+// was given, and learns what a bad tag looks like.
+func (s *session) testGCM() (err error) {
+	lib := s.engine.module.lib
+	key, err := lib.generate(s.handle, mechAESKeyGen, keyTypeAES)
+	if err != nil {
+		return err
+	}
+	defer s.destroyAfter(key, &err)
+	sealed, err := s.makeCanary(key, nil)
+	if err != nil {
+		return err
+	}
+	if err := s.checkCanary(key, sealed, nil); err != nil {
+		return err
+	}
+	if s.engine.cfg.IV == IVGiven {
+		if err := s.testIV(key); err != nil {
+			return err
+		}
+	}
+	ivLen := s.engine.cfg.IV.ivLength()
+	sealed[len(sealed)-1] ^= 1
+	_, err = lib.gcmDecrypt(s.handle, key, sealed[:ivLen], nil, sealed[ivLen:], make([]byte, len(sealed)))
+	call, ok := errors.AsType[*callError](err)
+	if !ok {
+		return fmt.Errorf("%w: a changed tag is accepted", hsm.ErrUnsupported)
+	}
+	s.engine.badTag = call.code
+	return nil
+}
+
+// testIV encrypts twice with one IV and once with another: the token uses what
+// it is given if, and only if, the first two are equal and the third is not.
+func (s *session) testIV(key handle) error {
+	ivs := [3][ivBytes]byte{{1}, {1}, {2}}
+	var out [3][]byte
+	for i := range ivs {
+		out[i] = make([]byte, len(canary)+tagBytes)
+		if _, err := s.engine.module.lib.gcmEncrypt(s.handle, key, ivs[i][:], nil, canary[:], out[i]); err != nil {
+			return err
+		}
+	}
+	if !bytes.Equal(out[0], out[1]) || bytes.Equal(out[0], out[2]) {
+		return fmt.Errorf("%w: the token does not use the IV it is given", hsm.ErrUnsupported)
+	}
+	return nil
+}
+
+// testWrap sends an AES-256 key and, for mechanisms that promise to keep any
+// length, a 28-byte secret through the mechanism and back.
+func (s *session) testWrap(mechanism uint) (err error) {
+	lib := s.engine.module.lib
+	domain, err := lib.generate(s.handle, mechAESKeyGen, template{
+		class: pkcs11.CKO_SECRET_KEY, keyType: pkcs11.CKK_AES, may: mayWrap, valueLen: 32,
+	})
+	if err != nil {
+		return err
+	}
+	defer s.destroyAfter(domain, &err)
+	wrapping := &serviceKey{handle: domain, wrapMech: mechanism}
+	wrapping.row = hsm.ServiceKey{Kind: hsm.DomainKey}
+	check, err := s.proveDomain(wrapping, nil)
+	if err != nil {
+		return err
+	}
+	if _, err := s.proveDomain(wrapping, check); err != nil {
+		return err
+	}
+	if mechanism == mechAESKeyWrap {
+		return nil
+	}
+	return s.testWrapLength(wrapping)
+}
+
+// testWrapLength refuses mechanisms that pad a secret for good.
+func (s *session) testWrapLength(domain *serviceKey) (err error) {
+	const secretBytes = 28
+	lib := s.engine.module.lib
+	t := template{class: pkcs11.CKO_SECRET_KEY, keyType: pkcs11.CKK_GENERIC_SECRET, may: maySign | mayBeExtracted, valueLen: secretBytes}
+	secret, err := lib.generate(s.handle, mechGenericKeyGen, t)
+	if err != nil {
+		return err
+	}
+	defer s.destroyAfter(secret, &err)
+	blob := make([]byte, maxBlobBytes)
+	n, err := lib.wrap(s.handle, domain.wrapMech, domain.handle, secret, blob)
+	if err != nil {
+		return err
+	}
+	back, err := s.unwrap(domain, blob[:n], t)
+	if err != nil {
+		return err
+	}
+	defer s.destroyAfter(back, &err)
+	v, err := s.engine.module.ctx.GetAttributeValue(pkcs11.SessionHandle(s.handle), pkcs11.ObjectHandle(back),
+		[]*pkcs11.Attribute{attribute(pkcs11.CKA_VALUE_LEN, nil)})
+	if err != nil {
+		return managed("C_GetAttributeValue", err)
+	}
+	if len(v) != 1 || !bytes.Equal(v[0].Value, attribute(pkcs11.CKA_VALUE_LEN, secretBytes).Value) {
+		return fmt.Errorf("%w: a secret of %d bytes comes back longer", hsm.ErrUnsupported, secretBytes)
+	}
+	return nil
+}
+
+// checkWork really asks the token, see [hsm.Token].
+var checkWork = work{mechanism: "check", run: (*session).checkToken}
+
+func (s *session) checkToken(handle, [3][]byte) ([]byte, error) {
+	e := s.engine
+	state, err := e.module.sessionState(e.anchor)
+	if err != nil {
+		return nil, err
+	}
+	if state != pkcs11.CKS_RW_USER_FUNCTIONS {
+		return nil, &callError{function: "C_GetSessionInfo", code: pkcs11.CKR_USER_NOT_LOGGED_IN}
+	}
+	info, err := e.module.tokenInfo(e.slot)
+	if err != nil {
+		return nil, err
+	}
+	if info.SerialNumber != e.serial {
+		return nil, fmt.Errorf("%w: another token is in the slot", hsm.ErrUnavailable)
+	}
+	var random [8]byte
+	if err := e.module.lib.random(s.handle, random[:]); err != nil {
+		return nil, err
+	}
+	for _, k := range e.service.Load().keys {
+		again := *k
+		if _, err := kinds[k.row.Kind].prove(s, &again, k.row.CheckValue); err != nil {
+			return nil, fmt.Errorf("%s: %w", describe(&k.row), err)
+		}
+	}
+	return nil, nil
+}
+
+// Check asks the token: its session and login, its presence, its random
+// generator, and every service key's check value. See [hsm.Token].
+func (e *Engine) Check(ctx context.Context) error {
+	_, err := e.do(ctx, hsm.Call{Class: hsm.Health}, nil, &checkWork)
+	return err
+}

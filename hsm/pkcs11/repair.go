@@ -1,0 +1,225 @@
+package pkcs11
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"kmsgate/hsm"
+)
+
+// Reconnecting: how long between attempts, and how many failures of the class
+// device within how long are too many even though the token answers.
+const (
+	firstBackoff   = 500 * time.Millisecond
+	maxBackoff     = 30 * time.Second
+	deviceFailures = 3
+	deviceWindow   = 10 * time.Second
+	probeTimeout   = time.Second
+)
+
+// repair is the single flight that brings a token back.
+type repair struct {
+	refusal atomic.Pointer[error] // why callers are refused; nil while serving
+
+	mu       sync.Mutex
+	running  chan struct{} // closed when the repair ends; nil if none runs
+	failures []time.Time   // of the class device, the newest deviceFailures
+	hopeless bool          // out of service for good
+}
+
+// admit fails fast while the token is away.
+func (r *repair) admit() error {
+	if refused := r.refusal.Load(); refused != nil {
+		return *refused
+	}
+	return nil
+}
+
+var errReconnecting = fmt.Errorf("%w: reconnecting", hsm.ErrUnavailable)
+
+// noticed starts what an error's class asks for, and does not wait for it. The
+// channel, if not nil, is closed when that is done.
+func (e *Engine) noticed(c class) <-chan struct{} {
+	switch c {
+	case classSession, classLogin, classObject:
+		return e.startRepair(false)
+	case classDevice:
+		return e.startRepair(e.repair.tooMany(e.cfg.Clock()))
+	case classFatal, classPIN:
+		e.takeOut(fmt.Errorf("%w: token is out of service: %s", classes[c].answer, classes[c].name))
+	case classCapacity:
+		e.pool.shrink()
+		e.handles.trim()
+	case classOK, classAnswer, classData, classUnsupported, classBusy:
+	}
+	return nil
+}
+
+// tooMany counts a failure of the class device.
+func (r *repair) tooMany(now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.failures) == deviceFailures {
+		r.failures = r.failures[1:]
+	}
+	r.failures = append(r.failures, now)
+	return len(r.failures) == deviceFailures && now.Sub(r.failures[0]) < deviceWindow
+}
+
+// takeOut ends the service until somebody restarts it.
+func (e *Engine) takeOut(why error) {
+	e.repair.mu.Lock()
+	defer e.repair.mu.Unlock()
+	if !e.repair.hopeless {
+		e.repair.hopeless = true
+		e.repair.refusal.Store(&why)
+		e.pool.reset(why)
+		e.cfg.Logger.Error("token taken out of service", "serial", e.serial, "error", why)
+	}
+}
+
+// startRepair runs a repair unless one runs already.
+func (e *Engine) startRepair(reconnect bool) <-chan struct{} {
+	r := &e.repair
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.hopeless {
+		return nil
+	}
+	if r.running != nil {
+		return r.running
+	}
+	running := make(chan struct{})
+	if !e.spawn(func() { e.runRepair(reconnect, running) }) {
+		return nil
+	}
+	r.running = running
+	return running
+}
+
+// runRepair looks whether the token is well after all, else logs in again,
+// else initialises the module anew, until the token is back.
+func (e *Engine) runRepair(reconnect bool, running chan struct{}) {
+	defer func() {
+		e.repair.mu.Lock()
+		e.repair.running = nil
+		e.repair.mu.Unlock()
+		close(running)
+	}()
+	if !reconnect && e.probe() == nil {
+		return
+	}
+	e.repair.refuse(errReconnecting)
+	e.pool.reset(errReconnecting)
+	e.cfg.Logger.Warn("token lost, reconnecting", "serial", e.serial)
+	for backoff := firstBackoff; ; backoff = min(2*backoff, maxBackoff) {
+		err := e.rebuild(reconnect)
+		if err == nil {
+			e.cfg.Logger.Info("token back in service", "serial", e.serial, "epoch", e.epoch.Load())
+			return
+		}
+		if errors.Is(err, hsm.ErrPIN) {
+			e.takeOut(fmt.Errorf("%w: %w", hsm.ErrUnavailable, err))
+			return
+		}
+		e.cfg.Logger.Warn("reconnect", "serial", e.serial, "error", err, "next_attempt_in", backoff)
+		reconnect = true
+		select {
+		case <-e.closed:
+			return
+		case <-time.After(backoff):
+		}
+	}
+}
+
+func (r *repair) refuse(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.hopeless {
+		r.refusal.Store(&err)
+	}
+}
+
+func (r *repair) serve() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.failures = nil
+	if !r.hopeless {
+		r.refusal.Store(nil)
+	}
+}
+
+// probe asks the token once, on a session of its own, without setting off
+// another repair.
+func (e *Engine) probe() error {
+	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
+	defer cancel()
+	s, err := e.newSession(nil)
+	if err != nil {
+		return err
+	}
+	for _, w := range []*work{&openWork, &checkWork} {
+		_, err, lost := s.execute(ctx, w)
+		if lost {
+			return err
+		}
+		if err != nil {
+			s.stop()
+			return err
+		}
+	}
+	s.stop()
+	return nil
+}
+
+// rebuild makes everything anew with nobody inside the gate. Without
+// reconnect it tries with a new login first.
+func (e *Engine) rebuild(reconnect bool) error {
+	if !e.module.closeGate(e.cfg.QuiesceTimeout) {
+		return fmt.Errorf("%w: a call has not returned", hsm.ErrDeadline)
+	}
+	defer e.module.gate.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), e.cfg.CallTimeout)
+	defer cancel()
+	rows := e.service.Load().provedKeys()
+	err := error(errStale)
+	if !reconnect {
+		if err = managed("C_CloseAllSessions", e.module.ctx.CloseAllSessions(e.slot)); err == nil {
+			err = e.comeUp(ctx, rows)
+		}
+		if err == nil || errors.Is(err, hsm.ErrPIN) {
+			return err
+		}
+	}
+	select {
+	case <-e.closed:
+		return errClosed
+	default:
+	}
+	if err := e.module.finalize(); err != nil {
+		return err
+	}
+	e.epoch.Add(1)
+	if err := e.module.initialize(); err != nil {
+		return err
+	}
+	return e.comeUp(ctx, rows)
+}
+
+// comeUp attaches and puts the service keys in service again.
+func (e *Engine) comeUp(ctx context.Context, rows []hsm.ServiceKey) error {
+	if _, err := e.attach(ctx); err != nil {
+		return err
+	}
+	if err := e.findServiceKeys(rows); err != nil {
+		return err
+	}
+	e.handles.reset()
+	e.pool.reset(nil)
+	e.repair.serve()
+	return nil
+}

@@ -1,0 +1,331 @@
+package pkcs11
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/miekg/pkcs11"
+
+	"kmsgate/hsm"
+)
+
+// serviceID names one generation of one service key.
+type serviceID struct {
+	store      string
+	kind       hsm.ServiceKeyKind
+	generation int32
+}
+
+// serviceKey is a service key in service.
+type serviceKey struct {
+	row      hsm.ServiceKey
+	handle   handle
+	wrapMech uint // of a domain key
+}
+
+// serviceKeys is what is in service; it is replaced, never changed.
+type serviceKeys struct {
+	keys map[serviceID]*serviceKey
+}
+
+func (s *serviceKeys) find(store string, kind hsm.ServiceKeyKind, generation int32) (*serviceKey, bool) {
+	k, ok := s.keys[serviceID{store, kind, generation}]
+	return k, ok
+}
+
+// newest is the highest generation of which the store has both keys that a
+// material needs; materials name one generation for both.
+func (s *serviceKeys) newest(store string) (generation int32, ok bool) {
+	for id := range s.keys {
+		if id.store == store && id.kind == hsm.DomainKey && id.generation > generation {
+			if _, both := s.find(store, hsm.BindingKey, id.generation); both {
+				generation = id.generation
+			}
+		}
+	}
+	return generation, generation > 0
+}
+
+// newestSealing is the store's sealing key for new secrets.
+func (s *serviceKeys) newestSealing(store string) (newest *serviceKey, ok bool) {
+	for id, k := range s.keys {
+		if id.store == store && id.kind == hsm.SealingKey && (newest == nil || id.generation > newest.row.Generation) {
+			newest = k
+		}
+	}
+	return newest, newest != nil
+}
+
+// kindRow is how service keys of one kind are made, found and proved.
+type kindRow struct {
+	generate uint // mechanism
+	keyType  uint
+	// rest is the part of the template that differs between kinds.
+	rest func(e *Engine) []*pkcs11.Attribute
+	// shut are attributes that must be false on a key that is found.
+	shut []uint
+	// prove makes the check value if check is nil, else compares it;
+	// ErrWrongMaterial if it is another key's.
+	prove func(s *session, k *serviceKey, check []byte) ([]byte, error)
+}
+
+var kinds = map[hsm.ServiceKeyKind]kindRow{
+	hsm.DomainKey: {
+		generate: mechAESKeyGen, keyType: pkcs11.CKK_AES, rest: domainTemplate, prove: (*session).proveDomain,
+		// With DECRYPT a blob could be decrypted to the key in it.
+		shut: []uint{pkcs11.CKA_EXTRACTABLE, pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT},
+	},
+	hsm.BindingKey: {
+		generate: mechGenericKeyGen, keyType: pkcs11.CKK_GENERIC_SECRET, rest: bindingTemplate, prove: (*session).proveBinding,
+		shut: []uint{pkcs11.CKA_EXTRACTABLE},
+	},
+	hsm.SealingKey: {
+		generate: mechAESKeyGen, keyType: pkcs11.CKK_AES, rest: sealingTemplate, prove: (*session).proveSealing,
+		shut: []uint{pkcs11.CKA_EXTRACTABLE, pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP},
+	},
+}
+
+func attribute(t uint, v any) *pkcs11.Attribute { return pkcs11.NewAttribute(t, v) }
+
+func usage(wrap, encrypt, sign bool) []*pkcs11.Attribute {
+	return []*pkcs11.Attribute{
+		attribute(pkcs11.CKA_WRAP, wrap), attribute(pkcs11.CKA_UNWRAP, wrap),
+		attribute(pkcs11.CKA_ENCRYPT, encrypt), attribute(pkcs11.CKA_DECRYPT, encrypt),
+		attribute(pkcs11.CKA_SIGN, sign), attribute(pkcs11.CKA_VERIFY, sign),
+		attribute(pkcs11.CKA_DERIVE, false),
+	}
+}
+
+func domainTemplate(e *Engine) []*pkcs11.Attribute {
+	return append(usage(true, false, false),
+		attribute(pkcs11.CKA_ALLOWED_MECHANISMS, e.wrapMech),
+		attribute(pkcs11.CKA_UNWRAP_TEMPLATE, unwrapTemplate()))
+}
+
+func bindingTemplate(*Engine) []*pkcs11.Attribute {
+	return append(usage(false, false, true), attribute(pkcs11.CKA_ALLOWED_MECHANISMS, uint(mechHMACSHA256)))
+}
+
+func sealingTemplate(*Engine) []*pkcs11.Attribute {
+	return append(usage(false, true, false), attribute(pkcs11.CKA_ALLOWED_MECHANISMS, uint(mechAESGCM)))
+}
+
+// locate finds the key's object by its CKA_ID; zero if there is none.
+func (s *session) locate(k *hsm.ServiceKey) (handle, error) {
+	m := s.engine.module
+	found, err := m.find(s.handle, []*pkcs11.Attribute{
+		attribute(pkcs11.CKA_CLASS, uint(pkcs11.CKO_SECRET_KEY)), attribute(pkcs11.CKA_ID, k.ID),
+	})
+	if err != nil || len(found) == 0 {
+		return 0, err
+	}
+	if len(found) > 1 {
+		return 0, fmt.Errorf("%w: several objects have the id of %s", hsm.ErrUnavailable, describe(k))
+	}
+	for _, a := range kinds[k.Kind].shut {
+		v, err := m.ctx.GetAttributeValue(pkcs11.SessionHandle(s.handle), pkcs11.ObjectHandle(found[0]), []*pkcs11.Attribute{attribute(a, nil)})
+		if err != nil {
+			return 0, managed("C_GetAttributeValue", err)
+		}
+		if len(v) != 1 || !allZero(v[0].Value) {
+			return 0, fmt.Errorf("%w: attribute 0x%X of %s is not false", hsm.ErrUnavailable, a, describe(k))
+		}
+	}
+	return found[0], nil
+}
+
+// create makes the key's object.
+func (s *session) create(k *hsm.ServiceKey) (handle, error) {
+	kind := kinds[k.Kind]
+	t := append([]*pkcs11.Attribute{
+		attribute(pkcs11.CKA_CLASS, uint(pkcs11.CKO_SECRET_KEY)),
+		attribute(pkcs11.CKA_KEY_TYPE, kind.keyType),
+		attribute(pkcs11.CKA_VALUE_LEN, 32),
+		attribute(pkcs11.CKA_TOKEN, true),
+		attribute(pkcs11.CKA_PRIVATE, true),
+		attribute(pkcs11.CKA_SENSITIVE, true),
+		attribute(pkcs11.CKA_EXTRACTABLE, false),
+		attribute(pkcs11.CKA_LABEL, fmt.Sprintf("kmsgate/%s/%s/%d", k.Store, k.Kind, k.Generation)),
+		attribute(pkcs11.CKA_ID, k.ID),
+	}, kind.rest(s.engine)...)
+	// Last: SoftHSM refuses the attributes that come after MODIFIABLE.
+	t = append(t, attribute(pkcs11.CKA_COPYABLE, false), attribute(pkcs11.CKA_MODIFIABLE, false))
+	return s.engine.module.generateTokenKey(s.handle, kind.generate, t)
+}
+
+func describe(k *hsm.ServiceKey) string {
+	return fmt.Sprintf("%s key, generation %d, of store %s", k.Kind, k.Generation, k.Store)
+}
+
+// bringIn finds a service key, makes it if mayCreate, and proves it.
+func (s *session) bringIn(row hsm.ServiceKey, mayCreate bool) (*serviceKey, error) {
+	if _, ok := kinds[row.Kind]; !ok || len(row.ID) == 0 || row.Generation < 1 || row.Store == "" || len(row.Store) > maxStoreName {
+		return nil, fmt.Errorf("%w: not a service key: %s", hsm.ErrUnsupported, describe(&row))
+	}
+	h, err := s.locate(&row)
+	if err != nil {
+		return nil, err
+	}
+	if h == 0 {
+		// A key that has a check value was there once: making another would
+		// only hide that it is lost.
+		if !mayCreate || row.CheckValue != nil {
+			return nil, fmt.Errorf("%w: the token has no %s (CKA_ID %x)", hsm.ErrUnavailable, describe(&row), row.ID)
+		}
+		if h, err = s.create(&row); err != nil {
+			return nil, err
+		}
+	}
+	k := &serviceKey{row: row, handle: h, wrapMech: s.engine.wrapMech}
+	check, err := kinds[row.Kind].prove(s, k, row.CheckValue)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", describe(&row), err)
+	}
+	k.row.ID, k.row.CheckValue = slices.Clone(row.ID), check
+	return k, nil
+}
+
+// domainCheck layout: version, wrap mechanism (8 bytes), blob length (2),
+// blob of an AES-256 key, canary under that key.
+const domainCheckVersion = 1
+
+func (s *session) proveDomain(k *serviceKey, check []byte) (_ []byte, err error) {
+	lib, t := s.engine.module.lib, keyTypeAES
+	if check == nil {
+		t.may |= mayBeExtracted
+		key, err := lib.generate(s.handle, mechAESKeyGen, t)
+		if err != nil {
+			return nil, err
+		}
+		defer s.destroyAfter(key, &err)
+		blob := make([]byte, maxBlobBytes)
+		n, err := lib.wrap(s.handle, k.wrapMech, k.handle, key, blob)
+		if err != nil {
+			return nil, err
+		}
+		check = append(check, domainCheckVersion)
+		check = binary.BigEndian.AppendUint64(check, uint64(k.wrapMech))
+		check = binary.BigEndian.AppendUint16(check, uint16(n))
+		check = append(check, blob[:n]...)
+		made, err := s.makeCanary(key, serviceInput(&k.row))
+		return append(check, made...), err
+	}
+	const head = 1 + 8 + 2
+	if len(check) < head || check[0] != domainCheckVersion {
+		return nil, hsm.ErrWrongMaterial
+	}
+	blobLen := int(binary.BigEndian.Uint16(check[9:]))
+	if len(check) < head+blobLen {
+		return nil, hsm.ErrWrongMaterial
+	}
+	k.wrapMech = uint(binary.BigEndian.Uint64(check[1:]))
+	key, err := s.unwrap(k, check[head:head+blobLen], t)
+	if err != nil {
+		return nil, err
+	}
+	defer s.destroyAfter(key, &err)
+	return check, s.checkCanary(key, check[head+blobLen:], serviceInput(&k.row))
+}
+
+func (s *session) proveBinding(k *serviceKey, check []byte) ([]byte, error) {
+	got, err := s.mac(k.handle, serviceInput(&k.row))
+	if err != nil || check == nil {
+		return got, err
+	}
+	if subtle.ConstantTimeCompare(got, check) != 1 {
+		return nil, hsm.ErrWrongMaterial
+	}
+	return check, nil
+}
+
+func (s *session) proveSealing(k *serviceKey, check []byte) ([]byte, error) {
+	if check == nil {
+		return s.makeCanary(k.handle, serviceInput(&k.row))
+	}
+	return check, s.checkCanary(k.handle, check, serviceInput(&k.row))
+}
+
+// findServiceKeys puts exactly these keys in service, on the anchor session.
+// Nobody else is inside the gate.
+func (e *Engine) findServiceKeys(rows []hsm.ServiceKey) error {
+	found := &serviceKeys{keys: make(map[serviceID]*serviceKey, len(rows))}
+	s := e.anchorSession()
+	for _, row := range rows {
+		if row.CheckValue == nil {
+			return fmt.Errorf("%w: %s has no check value yet; create it first", hsm.ErrUnavailable, describe(&row))
+		}
+		k, err := s.bringIn(row, false)
+		if err != nil {
+			return err
+		}
+		found.keys[serviceID{row.Store, row.Kind, row.Generation}] = k
+	}
+	e.service.Store(found)
+	return nil
+}
+
+// anchorSession is the anchor as a session that is used by its caller's own
+// goroutine, while nobody else is inside the gate.
+func (e *Engine) anchorSession() *session {
+	return &session{engine: e, handle: e.anchor, epoch: e.epoch.Load()}
+}
+
+// CreateServiceKeys makes the service keys that are not in the token yet,
+// puts all of rows in service and returns them with their check values. It can
+// be repeated: a key that is there is used and, where its row has a check
+// value, proved. A key that has a check value but is not there is an error.
+// It is for the one process that holds the rows locked.
+func (e *Engine) CreateServiceKeys(ctx context.Context, rows []hsm.ServiceKey) ([]hsm.ServiceKey, error) {
+	return e.addServiceKeys(ctx, rows, true)
+}
+
+// LoadServiceKeys puts more service keys in service, for example a new
+// generation that another instance has made. Each must be in the token.
+func (e *Engine) LoadServiceKeys(ctx context.Context, rows []hsm.ServiceKey) error {
+	_, err := e.addServiceKeys(ctx, rows, false)
+	return err
+}
+
+func (e *Engine) addServiceKeys(ctx context.Context, rows []hsm.ServiceKey, mayCreate bool) ([]hsm.ServiceKey, error) {
+	// One at a time: tokens in software fail now and then when token objects
+	// are made by several threads.
+	e.serviceMu.Lock()
+	defer e.serviceMu.Unlock()
+	filled := make([]hsm.ServiceKey, 0, len(rows))
+	for _, row := range rows {
+		made := make(chan *serviceKey, 1)
+		w := work{mechanism: "service-key", run: func(s *session, _ handle, _ [3][]byte) ([]byte, error) {
+			k, err := s.bringIn(row, mayCreate)
+			if err != nil {
+				return nil, err
+			}
+			old := s.engine.service.Load()
+			next := &serviceKeys{keys: maps.Clone(old.keys)}
+			if next.keys == nil {
+				next.keys = map[serviceID]*serviceKey{}
+			}
+			next.keys[serviceID{row.Store, row.Kind, row.Generation}] = k
+			s.engine.service.Store(next)
+			made <- k
+			return nil, nil
+		}}
+		if _, err := e.do(ctx, hsm.Call{Class: hsm.Background}, nil, &w); err != nil {
+			return nil, err
+		}
+		filled = append(filled, (<-made).row)
+	}
+	return filled, nil
+}
+
+// provedKeys are the rows in service, for finding them again.
+func (s *serviceKeys) provedKeys() []hsm.ServiceKey {
+	rows := make([]hsm.ServiceKey, 0, len(s.keys))
+	for _, k := range s.keys {
+		rows = append(rows, k.row)
+	}
+	return rows
+}

@@ -1,0 +1,193 @@
+package pkcs11
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"kmsgate/hsm"
+)
+
+var _ hsm.Token = (*Engine)(nil)
+
+// do runs work on a session of the pool, with k's handle if k is not nil. What
+// a retry can cure is retried, once for each class of failure.
+func (e *Engine) do(ctx context.Context, on hsm.Call, k *hsm.Key, w *work) ([]byte, error) {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, e.cfg.CallTimeout)
+		defer cancel()
+	}
+	var retried uint
+	for {
+		if ctx.Err() != nil {
+			return nil, lateError(ctx)
+		}
+		out, c, err := e.try(ctx, on, k, w)
+		if err == nil || c == classAnswer {
+			return out, err
+		}
+		repaired := e.noticed(c)
+		if !classes[c].retry || retried&(1<<c) != 0 {
+			return nil, answer(err)
+		}
+		retried |= 1 << c
+		if repaired != nil {
+			select {
+			case <-repaired:
+			case <-ctx.Done():
+				return nil, answer(err)
+			}
+		}
+	}
+}
+
+// try runs the work once.
+func (e *Engine) try(ctx context.Context, on hsm.Call, k *hsm.Key, w *work) ([]byte, class, error) {
+	if err := e.admit(); err != nil {
+		return nil, classAnswer, err
+	}
+	var en *entry
+	if k != nil {
+		var err error
+		if en, err = e.handles.get(ctx, k); err != nil {
+			return nil, classOf(err, false), err
+		}
+	}
+	s, err := e.pool.get(ctx, on)
+	if err != nil {
+		if en != nil {
+			en.release()
+		}
+		return nil, classOf(err, false), err
+	}
+	if !s.begin(w, en) {
+		e.settle(s, on.Class, classSession)
+		return nil, classSession, errStale
+	}
+	select {
+	case o := <-s.done:
+		return e.conclude(s, on.Class, o)
+	case <-ctx.Done():
+	}
+	if !expired(ctx) {
+		return nil, classAnswer, e.leaveBehind(ctx, s, on.Class)
+	}
+	if !s.abandon() {
+		return e.conclude(s, on.Class, <-s.done)
+	}
+	e.pool.put(nil, on.Class)
+	return nil, classAnswer, lateError(ctx)
+}
+
+// admit fails fast where the token is away or too many calls hang in it.
+func (e *Engine) admit() error {
+	if err := e.repair.admit(); err != nil {
+		return err
+	}
+	if n := e.stuck.Load(); n > e.maxStuck {
+		return fmt.Errorf("%w: %d calls have not returned", hsm.ErrUnavailable, n)
+	}
+	return nil
+}
+
+// conclude gives the session back after a call that has returned.
+func (e *Engine) conclude(s *session, on hsm.Class, o outcome) ([]byte, class, error) {
+	c := classOf(o.err, s.entry != nil)
+	if c == classObject && s.entry != nil {
+		s.entry.evict()
+	}
+	e.settle(s, on, c)
+	return o.out, c, o.err
+}
+
+func (e *Engine) settle(s *session, on hsm.Class, c class) {
+	s.releaseEntry()
+	if classes[c].keepsSession {
+		e.pool.put(s, on)
+		return
+	}
+	e.pool.discard(s, on)
+}
+
+// leaveBehind lets a call run on whose caller went away before its deadline:
+// clients that hang up must not cost sessions. Its result is thrown away.
+func (e *Engine) leaveBehind(ctx context.Context, s *session, on hsm.Class) error {
+	patience := e.remaining(ctx)
+	wait := func() {
+		timer := time.NewTimer(patience)
+		defer timer.Stop()
+		var o outcome
+		select {
+		case o = <-s.done:
+		case <-timer.C:
+			if s.abandon() {
+				e.pool.put(nil, on)
+				return
+			}
+			o = <-s.done
+		}
+		clear(o.out)
+		_, c, _ := e.conclude(s, on, o)
+		e.noticed(c)
+	}
+	if !e.spawn(wait) {
+		wait()
+	}
+	return lateError(ctx)
+}
+
+// Encrypt encrypts under a key. See [hsm.Token].
+func (e *Engine) Encrypt(ctx context.Context, on hsm.Call, k *hsm.Key, plaintext, aad []byte) (hsm.Ciphertext, error) {
+	if err := tooLong(plaintext, aad); err != nil {
+		return hsm.Ciphertext{}, err
+	}
+	w := work{mechanism: "gcm-encrypt", in: [3][]byte{plaintext, aad}, run: runEncrypt}
+	out, err := e.do(ctx, on, k, &w)
+	if err != nil {
+		return hsm.Ciphertext{}, err
+	}
+	n := e.cfg.IV.ivLength()
+	return hsm.Ciphertext{IV: out[:n:n], Data: out[n:]}, nil
+}
+
+func runEncrypt(s *session, key handle, in [3][]byte) ([]byte, error) {
+	return s.encrypt(key, in[0], in[1])
+}
+
+// Decrypt opens a ciphertext. See [hsm.Token].
+func (e *Engine) Decrypt(ctx context.Context, on hsm.Call, k *hsm.Key, c hsm.Ciphertext, aad []byte) ([]byte, error) {
+	if (len(c.IV) != ivBytes && len(c.IV) != ivBytesLong) || len(c.Data) < tagBytes || tooLong(c.Data[tagBytes:], aad) != nil {
+		return nil, hsm.ErrInvalidCiphertext
+	}
+	w := work{mechanism: "gcm-decrypt", in: [3][]byte{c.IV, c.Data, aad}, run: runDecrypt}
+	return e.do(ctx, on, k, &w)
+}
+
+func runDecrypt(s *session, key handle, in [3][]byte) ([]byte, error) {
+	return s.decrypt(key, in[0], in[1], in[2])
+}
+
+// MaxRandomBytes is the most that Random gives at once.
+const MaxRandomBytes = 1024
+
+// Random returns n bytes from the token's random generator. See [hsm.Token].
+func (e *Engine) Random(ctx context.Context, on hsm.Call, n int) ([]byte, error) {
+	if n < 1 || n > MaxRandomBytes {
+		return nil, fmt.Errorf("%w: %d random bytes", hsm.ErrUnsupported, n)
+	}
+	w := work{mechanism: "random", run: func(s *session, _ handle, _ [3][]byte) ([]byte, error) {
+		out := make([]byte, n)
+		return out, s.engine.module.lib.random(s.handle, out)
+	}}
+	return e.do(ctx, on, nil, &w)
+}
+
+func tooLong(inputs ...[]byte) error {
+	for _, in := range inputs {
+		if len(in) > maxInputBytes {
+			return fmt.Errorf("%w: input of %d bytes", hsm.ErrUnsupported, len(in))
+		}
+	}
+	return nil
+}
