@@ -145,6 +145,18 @@ func TestAKeyWithoutValuesIsAbsent(t *testing.T) {
 	}
 }
 
+func TestWithoutContextAllKeysAreAbsent(t *testing.T) {
+	t.Parallel()
+	in := rootInput(t, document(`"Condition": {"Null": {"a:k": true}}`))
+	if d := policy.Authorize(in); !d.Allowed {
+		t.Errorf("Authorize = %+v, want allowed", d)
+	}
+	in.KeyPolicy = mustParse(t, document(`"Condition": {"StringLike": {"a:k": "*"}}`))
+	if d := policy.Authorize(in); d.Allowed {
+		t.Errorf("Authorize = %+v, want refused", d)
+	}
+}
+
 func TestKeysThatDifferInCaseAreOne(t *testing.T) {
 	t.Parallel()
 	first := []string{"x", "spare"}

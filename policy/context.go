@@ -6,10 +6,11 @@ import "strings"
 // read, by one evaluation at a time unless it is safe for more, and asked for
 // the keys that the policies name, so that it may work them out then.
 type Context interface {
-	// Values returns the values of a condition key; none if the request does
-	// not have it. The key comes in lower case; names are compared regardless
-	// of case. The slice stays the implementation's.
-	Values(key string) []string
+	// Values returns the values of a condition key and whether the request has
+	// it; a key without values counts as absent. The key comes in lower case;
+	// names are compared regardless of case. The slice stays the
+	// implementation's.
+	Values(key string) (values []string, present bool)
 }
 
 // Facts is a Context as a list; key names are in any letter case. Facts whose
@@ -23,24 +24,27 @@ type Fact struct {
 }
 
 // Values implements Context; it allocates only for keys that stand twice.
-func (f Facts) Values(key string) []string {
-	var values []string
+func (f Facts) Values(key string) (values []string, present bool) {
 	for i := range f {
 		switch {
 		case !strings.EqualFold(f[i].Key, key):
-		case values == nil:
-			values = f[i].Values
+		case !present:
+			values, present = f[i].Values, true
 		default:
 			values = append(values[:len(values):len(values)], f[i].Values...)
 		}
 	}
-	return values
+	return values, present
 }
 
-// lookUp asks a Context that may be nil.
+// lookUp asks a Context that may be nil; an absent key has no values.
 func lookUp(ctx Context, key string) []string {
 	if ctx == nil {
 		return nil
 	}
-	return ctx.Values(key)
+	values, present := ctx.Values(key)
+	if !present {
+		return nil
+	}
+	return values
 }
