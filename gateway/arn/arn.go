@@ -1,6 +1,6 @@
 // Package arn has the names that callers give to keys, aliases and principals:
-// types with a parser and a String each. It knows syntax only; whether the
-// named thing exists is for others to say.
+// it reads and spells them. It knows syntax only; whether the named thing exists
+// is for others to say.
 //
 // KMS Developer Guide, "Key identifiers (KeyId)"; IAM User Guide, "IAM identifiers".
 package arn
