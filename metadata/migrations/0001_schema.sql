@@ -153,7 +153,7 @@ CREATE TABLE tags (
 );
 
 -- Audit. A stream belongs to one run of one process. Its head row moves only
--- from where its writer left it. folded_seq is how far uses were counted.
+-- from where its writer left it.
 CREATE TABLE audit_streams (
     id         uuid PRIMARY KEY,
     instance   text NOT NULL,
@@ -161,7 +161,6 @@ CREATE TABLE audit_streams (
     number     bigint NOT NULL CHECK (number >= 0),  -- of the newest batch; 0 before the first
     seq        bigint NOT NULL CHECK (seq >= 0),     -- of the newest record; 0 before the first
     hash       sha256 NOT NULL,                      -- chain head
-    folded_seq bigint NOT NULL DEFAULT 0 CHECK (folded_seq >= 0 AND folded_seq <= seq),
     started_at timestamptz NOT NULL,
     ended      boolean NOT NULL DEFAULT false
 );
@@ -189,7 +188,13 @@ CREATE TABLE audit_outbox (
 );
 CREATE INDEX audit_outbox_by_stream ON audit_outbox (stream);
 
--- Uses per material: a fold over the audit streams.
+-- Uses of keys: a fold over the audit streams. audit_folds says up to which
+-- batch a stream is counted; it has rows of its own, so that counting never
+-- holds up an append.
+CREATE TABLE audit_folds (
+    stream uuid PRIMARY KEY REFERENCES audit_streams (id),
+    number bigint NOT NULL CHECK (number >= 0)
+);
 CREATE TABLE material_uses (
     region        text NOT NULL,
     key_id        text NOT NULL,
