@@ -22,7 +22,8 @@ const changeAttempts = 5
 // fn may run several times, each time in a new transaction, and must have no
 // other effect. An error of fn undoes everything and is returned as it is.
 // ErrStale if an account that v saw has moved and no lease covers it: decide
-// again on a new View. ErrUnknownOutcome if the connection broke during commit.
+// again on a new View. v may be nil for a change that rests on nothing.
+// ErrUnknownOutcome if the connection broke during commit.
 func (s *Store) Change(ctx context.Context, v *View, fn func(*Tx) (event []byte, err error)) error {
 	var err error
 	for range changeAttempts {
@@ -31,7 +32,7 @@ func (s *Store) Change(ctx context.Context, v *View, fn func(*Tx) (event []byte,
 		}
 	}
 	if errors.Is(err, ErrStale) {
-		s.cache.drop(v.seen)
+		s.cache.drop(v.versions())
 	}
 	return wrap(err, "change")
 }
@@ -56,7 +57,7 @@ func (s *Store) tryChange(ctx context.Context, v *View, fn func(*Tx) ([]byte, er
 	for _, n := range notices {
 		s.cache.applyOwn(n)
 	}
-	s.writer.committed(rows)
+	s.writer.committed(rows...)
 	return nil
 }
 
@@ -82,12 +83,12 @@ func (s *Store) fillChange(ctx context.Context, v *View, tx *Tx, fn func(*Tx) ([
 	if len(event) == 0 {
 		return nil, nil, errors.New("a change without an audit record")
 	}
-	row, err := s.writer.outboxInsert(ctx, tx.tx, event, nil)
+	row, err := s.writer.outboxInsert(ctx, tx.tx, Record{Event: event})
 	if err != nil {
 		return nil, nil, err
 	}
-	if !s.cache.covered(v.seen) {
-		if err := tx.compare(ctx, v.seen); err != nil {
+	if seen := v.versions(); !s.cache.covered(seen) {
+		if err := tx.compare(ctx, seen); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -116,7 +117,7 @@ func (tx *Tx) touch(account string, t target) {
 	tx.touched[account] = append(tx.touched[account], t)
 }
 
-const selectVersions = `
+const selectSeen = `
 SELECT id, version
 FROM accounts
 WHERE id = ANY (@accounts)`
@@ -130,7 +131,7 @@ func (tx *Tx) compare(ctx context.Context, seen []accountVersion) error {
 	for _, v := range seen {
 		accounts = append(accounts, v.account)
 	}
-	rows, err := tx.tx.Query(ctx, selectVersions, pgx.StrictNamedArgs{"accounts": accounts})
+	rows, err := tx.tx.Query(ctx, selectSeen, pgx.StrictNamedArgs{"accounts": accounts})
 	if err != nil {
 		return err
 	}

@@ -125,3 +125,15 @@ func CreateDatabase(ctx context.Context, adminURL, name, template string) (err e
 
 // errNoSchema: nothing has been migrated in this database.
 var errNoSchema = errors.New("no schema")
+
+// DropDatabase removes a database of the server of adminURL, which names another
+// one there, and ends the connections to it. One that is not there is no error.
+func DropDatabase(ctx context.Context, adminURL, name string) (err error) {
+	conn, err := pgx.Connect(ctx, adminURL)
+	if err != nil {
+		return wrap(err, "connect")
+	}
+	defer func() { err = errors.Join(err, conn.Close(ctx)) }()
+	_, err = conn.Exec(ctx, "DROP DATABASE IF EXISTS "+pgx.Identifier{name}.Sanitize()+" WITH (FORCE)")
+	return wrap(err, "drop database %s", name)
+}

@@ -146,9 +146,9 @@ func (s *Store) Close(ctx context.Context) error {
 // View, then record. ErrUnavailable if the record cannot be made durable before
 // ctx ends: the request must not be answered with a result.
 func (s *Store) Record(ctx context.Context, v *View, r Record) error {
-	err := s.writer.record(ctx, v.seen, r)
+	err := s.writer.record(ctx, v.versions(), r)
 	if errors.Is(err, ErrStale) {
-		s.cache.drop(v.seen)
+		s.cache.drop(v.versions())
 	}
 	return err
 }

@@ -116,3 +116,11 @@ func (v *View) saw(a accountVersion) {
 		s.until = a.until
 	}
 }
+
+// versions are the versions that were seen; none for a nil View.
+func (v *View) versions() []accountVersion {
+	if v == nil {
+		return nil
+	}
+	return v.seen
+}
