@@ -49,8 +49,8 @@ var floors = map[string]int{
 	"softhsm":             0,
 }
 
-// testFloor is the floor that every external test may import up to, for helpers
-// such as metadatatest, and for tokens and stores to test against.
+// testFloor is the floor that every test may import up to, for helpers such as
+// metadatatest and hsmtest, and for tokens and stores to test against.
 const testFloor = 3
 
 // anywhere lets a library be imported by every package.
@@ -135,8 +135,8 @@ func TestHouseRulesBite(t *testing.T) {
 		{"unknown import", listed{ImportPath: "kmsgate/hsm", Imports: []string{"kmsgate/util"}}, "hsm imports util, which stands on no floor"},
 		{"impure policy", listed{ImportPath: "kmsgate/policy", Imports: []string{"kmsgate/hsm/keyspec"}}, "policy imports hsm/keyspec"},
 		{"test goes up", listed{ImportPath: "kmsgate/hsm", TestImports: []string{"kmsgate/gateway"}}, "a test of hsm imports gateway"},
-		{"external test for helpers", listed{ImportPath: "kmsgate/metadata", XTestImports: []string{"kmsgate/metadata", "kmsgate/metadata/metadatatest"}}, ""},
-		{"external test goes too far", listed{ImportPath: "kmsgate/metadata", XTestImports: []string{"kmsgate/gateway"}}, "a test of metadata imports gateway"},
+		{"test for helpers", listed{ImportPath: "kmsgate/metadata", XTestImports: []string{"kmsgate/metadata", "kmsgate/metadata/metadatatest"}}, ""},
+		{"external test goes up", listed{ImportPath: "kmsgate/metadata", XTestImports: []string{"kmsgate/gateway"}}, "a test of metadata imports gateway"},
 		{"library in its place", listed{ImportPath: "kmsgate/metadata", Imports: []string{"github.com/jackc/pgx/v5/pgxpool"}}, ""},
 		{"library elsewhere", listed{ImportPath: "kmsgate/gateway", Imports: []string{"github.com/jackc/pgx/v5"}}, "gateway imports github.com/jackc/pgx/v5"},
 		{"library with a longer name", listed{ImportPath: "kmsgate/metadata", Imports: []string{"github.com/jackc/pgx/v5x"}}, "metadata imports github.com/jackc/pgx/v5x"},
@@ -179,12 +179,7 @@ func floorProblems(packages []listed, floors map[string]int) []string {
 				found.add("%s (floor %d) imports %s (floor %d): imports go down", p.name(), floor, imported, below)
 			}
 		}
-		for _, imported := range ours(p.TestImports) {
-			if below, known := floors[imported]; !known || below >= floor {
-				found.add("a test of %s imports %s: imports go down (external tests may use helpers)", p.name(), imported)
-			}
-		}
-		for _, imported := range ours(p.XTestImports) {
+		for _, imported := range ours(slices.Concat(p.TestImports, p.XTestImports)) {
 			below, known := floors[imported]
 			if imported != p.name() && (!known || below > max(floor, testFloor)) {
 				found.add("a test of %s imports %s: too far up", p.name(), imported)
