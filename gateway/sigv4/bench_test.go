@@ -18,10 +18,11 @@ func BenchmarkVerify(b *testing.B) {
 	key := sigv4.DeriveKey([]byte(secret), day, "us-east-1", "kms")
 	b.ReportAllocs()
 	for b.Loop() {
-		s, err := sigv4.Parse(r, body)
+		s, err := sigv4.ParseHeader(r)
 		if err != nil {
 			b.Fatal(err)
 		}
+		s.SetBody(body)
 		if err := s.CheckScope(signedAt, isUSEast1, "kms"); err != nil {
 			b.Fatal(err)
 		}

@@ -208,7 +208,17 @@ func (c *claim) signature() (*Signature, *Error) {
 			*part, rest, _ = strings.Cut(rest, "/")
 		}
 	}
+	if !isAccessKeyID(s.AccessKeyID) {
+		s.AccessKeyID = ""
+	}
 	return s, nil
+}
+
+func isAccessKeyID(id string) bool {
+	isOther := func(c rune) bool {
+		return (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_'
+	}
+	return id != "" && len(id) <= maxAccessKeyBytes && !strings.ContainsFunc(id, isOther)
 }
 
 // contains tells whether a list of names separated by semicolons has the name.

@@ -1,30 +1,17 @@
 package sigv4
 
-// Kind is the family of a refusal. Protocols spell the same kind differently
-// (InvalidSignatureException in JSON, SignatureDoesNotMatch in Query).
-type Kind uint8
-
-// Kinds of refusals.
+// Codes of refusals, in the spelling of the AWS JSON protocols. The Query
+// protocol has other names for the same.
 const (
-	Missing      Kind = iota + 1 // the request is not signed at all
-	Incomplete                   // the signature's form is broken
-	Invalid                      // well-formed, but does not hold
-	Unrecognized                 // the access key or its token is not known
+	Missing      = "MissingAuthenticationTokenException" // not signed at all
+	Incomplete   = "IncompleteSignatureException"        // the signature's form is broken
+	Invalid      = "InvalidSignatureException"           // well-formed, but does not hold
+	Unrecognized = "UnrecognizedClientException"         // names no access key that there could be
 )
-
-// codes are the names of the kinds in the AWS JSON protocols.
-var codes = [...]string{
-	Missing:      "MissingAuthenticationTokenException",
-	Incomplete:   "IncompleteSignatureException",
-	Invalid:      "InvalidSignatureException",
-	Unrecognized: "UnrecognizedClientException",
-}
 
 // Error is a refusal, and the only error type of this package.
 type Error struct {
-	Kind Kind
-	// Code is the error code of the AWS JSON protocols.
-	Code string
+	Code string // one of the constants above
 	// Message is AWS's text for the client. It is printable ASCII of at most
 	// a few kilobytes and holds no token and no canonical string.
 	Message string
@@ -41,15 +28,7 @@ func (e *Error) Error() string {
 	return e.Code + ": " + e.Message + " (" + e.Detail + ")"
 }
 
-func refuse(k Kind, message string) *Error {
-	return &Error{Kind: k, Code: codes[k], Message: message}
-}
-
-// NotRecognized is the refusal of an access key that is unknown or inactive,
-// and of a session token that does not belong to its access key.
-func NotRecognized() *Error {
-	return refuse(Unrecognized, "The security token included in the request is invalid.")
-}
+func refuse(code, message string) *Error { return &Error{Code: code, Message: message} }
 
 // mismatch is the refusal of a signature that is not the one we calculate.
 func mismatch(detail string) *Error {

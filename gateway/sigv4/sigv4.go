@@ -47,7 +47,8 @@ const (
 type Signature struct {
 	// AccessKeyID, Date (yyyymmdd), Region and Service are the credential scope
 	// as claimed. They are empty if the credential is malformed, which
-	// CheckScope refuses.
+	// CheckScope refuses; AccessKeyID is so too if it could not be one (1 to 128
+	// letters, digits and underscores), so that it can be logged as it is.
 	AccessKeyID, Date, Region, Service string
 	// Token is the session token, at most 8192 bytes, or empty. Verify proves
 	// that it was signed; that it belongs to the access key is for the caller to
@@ -73,16 +74,6 @@ type Signature struct {
 
 // span is a part of the canonical request.
 type span struct{ from, to int }
-
-// Parse is ParseHeader and SetBody.
-func Parse(r *http.Request, body []byte) (*Signature, error) {
-	s, err := ParseHeader(r)
-	if err != nil {
-		return nil, err
-	}
-	s.SetBody(body)
-	return s, nil
-}
 
 // ParseHeader reads the signature of a request that net/http's server has read
 // (RequestURI, Host and Header as they came), without touching its body. It

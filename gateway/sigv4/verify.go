@@ -35,8 +35,8 @@ func (s *Signature) CheckScope(now time.Time, regionServed func(region string) b
 	if s.flaw != nil {
 		return s.flaw
 	}
-	if !isAccessKeyID(s.AccessKeyID) || len(s.Token) > maxTokenBytes {
-		return NotRecognized()
+	if s.AccessKeyID == "" || len(s.Token) > maxTokenBytes {
+		return refuse(Unrecognized, "The security token included in the request is invalid.")
 	}
 	s.scoped = true
 	return nil
@@ -80,14 +80,6 @@ func (s *Signature) checkNames(regionServed func(string) bool, service string) *
 		return nil
 	}
 	return refuse(Invalid, wrong.String())
-}
-
-// isAccessKeyID keeps what could not be a name of ours from being looked up.
-func isAccessKeyID(id string) bool {
-	isOther := func(c rune) bool {
-		return (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_'
-	}
-	return id != "" && len(id) <= maxAccessKeyBytes && !strings.ContainsFunc(id, isOther)
 }
 
 // DeriveKey derives the key that signs one day's (yyyymmdd, UTC) requests to

@@ -2,6 +2,7 @@ package sigv4_test
 
 import (
 	"encoding/hex"
+	"strings"
 	"testing"
 
 	"kmsgate/gateway/sigv4"
@@ -166,5 +167,15 @@ func TestLoadBalancersMayAddTheirTraceID(t *testing.T) {
 	r, body := q.read(t)
 	if err := verify(r, body, signedAt, "kms"); err != nil {
 		t.Errorf("verify = %v, want nil", err)
+	}
+}
+
+func TestAccessKeysThatCannotBeAreNotTold(t *testing.T) {
+	t.Parallel()
+	for _, id := range []string{"A-B", "%00", "%FF", "A%0A", strings.Repeat("A", 129)} {
+		p := strings.Replace(presigned, accessKey, id, 1) + "&X-Amz-Signature=" + zeros
+		if s, _ := parsed(t, at(p)); s.AccessKeyID != "" {
+			t.Errorf("AccessKeyID of %q = %q, want none", p, s.AccessKeyID)
+		}
 	}
 }
