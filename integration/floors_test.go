@@ -61,7 +61,7 @@ var anywhere = []string{"..."}
 // imported at all: a new library is weighed before it is used.
 var libraries = map[string][]string{
 	"C":                                  {"hsm/pkcs11"},
-	"unsafe":                             {"hsm/pkcs11"},
+	"unsafe":                             {"hsm/pkcs11", "softhsm"},
 	"github.com/miekg/pkcs11":            {"hsm/pkcs11", "softhsm", "cmd/..."},
 	"github.com/ThalesGroup/crypto11":    {"cmd/..."},
 	"github.com/jackc/pgx/v5":            {"metadata"},
