@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"kmsgate/metadata"
+)
+
+// accountCommands are the subcommands of account.
+var accountCommands = []command{
+	{"create", "create an account and print its root's access key once", runAccountCreate},
+	{"list", "list the accounts", runAccountList},
+	{"root-key", "make another access key for an account's root and print it once", runAccountRootKey},
+}
+
+func runAccount(ctx context.Context, p *program, args []string) error {
+	return p.subcommand(ctx, "account", accountCommands, args)
+}
+
+func runAccountCreate(ctx context.Context, p *program, args []string) error {
+	set := p.flags("account create -config FILE -account ACCOUNT", "Creates an account; the audit log has it.")
+	path := set.String("config", "", "configuration `file` (required)")
+	account := set.String("account", "", "12 `digits` (required)")
+	if err := parse(set, args); err != nil {
+		return err
+	}
+	return p.withInstallation(ctx, *path, func(i *installation) error {
+		key, secret, err := i.createAccount(ctx, "account create", *account)
+		defer clear(secret)
+		if err != nil {
+			return err
+		}
+		p.showSecret(key, secret)
+		return nil
+	})
+}
+
+func runAccountRootKey(ctx context.Context, p *program, args []string) error {
+	set := p.flags("account root-key -config FILE -account ACCOUNT", "Makes another access key for the root of an account; the audit log has it.\nKeys that exist stay valid.")
+	path := set.String("config", "", "configuration `file` (required)")
+	account := set.String("account", "", "12 `digits` (required)")
+	if err := parse(set, args); err != nil {
+		return err
+	}
+	return p.withInstallation(ctx, *path, func(i *installation) error {
+		key, secret, err := i.createRootKey(ctx, "account root-key", *account)
+		defer clear(secret)
+		if err != nil {
+			return err
+		}
+		p.showSecret(key, secret)
+		return nil
+	})
+}
+
+func runAccountList(ctx context.Context, p *program, args []string) error {
+	set := p.flags("account list -config FILE", "Lists the accounts with the time they were created. Needs no token.")
+	path := set.String("config", "", "configuration `file` (required)")
+	if err := parse(set, args); err != nil {
+		return err
+	}
+	return p.withStore(ctx, *path, func(store *metadata.Store) error {
+		after := ""
+		for {
+			accounts, err := store.ListAccounts(ctx, after, 1000)
+			if err != nil || len(accounts) == 0 {
+				return err
+			}
+			for _, a := range accounts {
+				fmt.Fprintf(p.stdout, "%s %s\n", a.ID, a.CreatedAt.UTC().Format(time.RFC3339))
+			}
+			after = accounts[len(accounts)-1].ID
+		}
+	})
+}
+
+// withStore opens the database alone, for commands that need no token.
+func (p *program) withStore(ctx context.Context, path string, do func(*metadata.Store) error) error {
+	c, logger, err := p.configuration(path)
+	if err != nil {
+		return err
+	}
+	store, err := metadata.Open(ctx, metadata.Config{
+		URL: c.Database.URL, Instance: c.Instance, AllowUnsafeDurability: c.Database.AllowUnsafeDurability,
+		MaxConns: c.Database.MaxConnections, Logger: logger,
+	})
+	if err != nil {
+		return err
+	}
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	return errors.Join(do(store), store.Close(closing))
+}

@@ -1,0 +1,246 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.yaml.in/yaml/v3"
+
+	"kmsgate/gateway"
+	"kmsgate/gateway/arn"
+	"kmsgate/metadata"
+	"kmsgate/metadata/pgserver"
+	"kmsgate/softhsm"
+)
+
+const devUsage = `Starts a complete private gateway in one process: a SoftHSM token and a Postgres
+of its own under -dir, made from the installed programs when they are not there
+yet. It writes dev.env for the first account and dev-ACCOUNT.env for the others,
+serves until Ctrl-C, and comes up again on the same directory with all keys and
+the same credentials.
+
+It is for development, not for production: SoftHSM keeps keys in files, the PIN
+lies beside them, there is no TLS and request rates are off.`
+
+// devNames are what dev calls its token, database and key store.
+const (
+	devToken    = "kmsgate"
+	devDatabase = "kmsgate"
+)
+
+// devOptions are the flags of dev.
+type devOptions struct {
+	dir      string
+	listen   string
+	region   string
+	accounts []string
+}
+
+func runDev(ctx context.Context, p *program, args []string) error {
+	set := p.flags("dev [flags]", devUsage)
+	dir := set.String("dir", ".kmsgate", "`directory` of token, database and credentials")
+	listen := set.String("listen", "127.0.0.1:4599", "loopback `address` to listen on")
+	accounts := set.String("accounts", "111122223333", "`accounts` to create, 12 digits each, separated by commas")
+	region := set.String("region", "us-east-1", "`region` that is served")
+	if err := parse(set, args); err != nil {
+		return err
+	}
+	o := devOptions{dir: *dir, listen: *listen, region: *region, accounts: strings.Split(*accounts, ",")}
+	if err := o.check(); err != nil {
+		return err
+	}
+	return p.dev(ctx, o)
+}
+
+func (o *devOptions) check() (err error) {
+	for _, a := range o.accounts {
+		if !arn.IsAccount(a) {
+			return fmt.Errorf("-accounts: %q is not 12 digits", a)
+		}
+	}
+	if !isLoopback(o.listen) {
+		return fmt.Errorf("-listen: %s is not loopback; dev has no TLS (kmsgate serve has)", o.listen)
+	}
+	o.dir, err = filepath.Abs(o.dir)
+	return err
+}
+
+// dev starts what is needed, in order, and stops it in reverse.
+func (p *program) dev(ctx context.Context, o devOptions) error {
+	logger := slog.New(slog.NewTextHandler(p.stderr, nil))
+	fmt.Fprintln(p.stderr, "kmsgate dev: for development only, not for production.")
+	if err := os.MkdirAll(o.dir, 0o700); err != nil {
+		return err
+	}
+	server, err := pgserver.Start(ctx, pgserver.Config{Dir: filepath.Join(o.dir, "postgres"), Durable: true})
+	if err != nil {
+		return err
+	}
+	if note := server.Note(); note != "" {
+		fmt.Fprintln(p.stderr, note)
+	}
+	return errors.Join(p.devOn(ctx, o, server, logger), server.Stop())
+}
+
+// devOn serves on a database that is running.
+func (p *program) devOn(ctx context.Context, o devOptions, server *pgserver.Server, logger *slog.Logger) error {
+	token, err := softhsm.Provision(filepath.Join(o.dir, "softhsm"), devToken)
+	if err != nil {
+		return err
+	}
+	err = metadata.CreateDatabase(ctx, server.URL("postgres"), devDatabase, "")
+	if err != nil && !errors.Is(err, metadata.ErrExists) {
+		return err
+	}
+	c := o.config(server.URL(devDatabase), token)
+	if err := metadata.Migrate(ctx, c.Database.URL); err != nil {
+		return err
+	}
+	if err := o.writeConfig(c); err != nil {
+		return err
+	}
+	registry := newRegistry()
+	i, err := openInstallation(ctx, c, logger, registry)
+	if err != nil {
+		return err
+	}
+	err = i.ensureRegions(ctx, "dev")
+	if err == nil {
+		err = p.devServe(ctx, o, i, registry)
+	}
+	return errors.Join(err, i.close(ctx))
+}
+
+func (o *devOptions) config(databaseURL string, token softhsm.Token) *config {
+	off := false
+	return &config{
+		Listen: o.listen, AdminListen: "127.0.0.1:0", Instance: "dev", Throttling: &off,
+		Database: databaseConfig{URL: databaseURL},
+		Modules: []moduleConfig{{
+			Path:        token.Module,
+			Environment: map[string]string{"SOFTHSM2_CONF": token.ConfPath},
+			Tokens:      []tokenConfig{{Name: devToken, Serial: token.Serial, PINFile: token.PINFile}},
+		}},
+		Regions: []regionConfig{{Name: o.region, Store: "default-" + o.region, Token: devToken}},
+	}
+}
+
+// configFile is the configuration for the other commands, such as audit tail.
+func (o *devOptions) configFile() string { return filepath.Join(o.dir, "kmsgate.yaml") }
+
+func (o *devOptions) writeConfig(c *config) error {
+	text, err := yaml.Marshal(c)
+	if err != nil {
+		return err
+	}
+	return writePrivately(o.configFile(), "# written by kmsgate dev at every start\n"+string(text))
+}
+
+// devServe makes the accounts and serves; the credentials are written once the
+// address is known.
+func (p *program) devServe(ctx context.Context, o devOptions, i *installation, registry *prometheus.Registry) error {
+	secrets := map[string]string{}
+	for _, account := range o.accounts {
+		environment, err := i.devAccount(ctx, account)
+		if err != nil {
+			return err
+		}
+		secrets[account] = environment
+	}
+	var written error
+	err := i.serve(ctx, registry, func(at addresses) {
+		written = o.writeEnvironments(at, secrets)
+		p.devWelcome(o, at)
+	})
+	return errors.Join(err, written)
+}
+
+// devAccount makes sure that an account exists and returns the shell exports
+// of its root's access key: the same as ever for one that exists.
+func (i *installation) devAccount(ctx context.Context, account string) (string, error) {
+	keys, err := i.store.AccessKeysOf(ctx, account, "", 1)
+	if err != nil {
+		return "", err
+	}
+	if len(keys) > 0 {
+		secret, err := gateway.OpenSecret(ctx, i.byStore[i.config.Regions[0].Store], &keys[0])
+		defer clear(secret)
+		return exports(keys[0].ID, secret), err
+	}
+	key, secret, err := i.createAccount(ctx, "dev", account)
+	defer clear(secret)
+	return exports(key.ID, secret), err
+}
+
+func exports(id string, secret []byte) string {
+	return fmt.Sprintf("export AWS_ACCESS_KEY_ID=%s\nexport AWS_SECRET_ACCESS_KEY=%s\n", id, secret)
+}
+
+// envFile is the file with the credentials of the nth account.
+func (o *devOptions) envFile(n int) string {
+	if n == 0 {
+		return filepath.Join(o.dir, "dev.env")
+	}
+	return filepath.Join(o.dir, "dev-"+o.accounts[n]+".env")
+}
+
+func (o *devOptions) writeEnvironments(at addresses, secrets map[string]string) error {
+	for n, account := range o.accounts {
+		var b strings.Builder
+		fmt.Fprintf(&b, "# account %s, root access key; for development only\n", account)
+		for _, service := range []string{"KMS", "IAM", "STS"} {
+			fmt.Fprintf(&b, "export AWS_ENDPOINT_URL_%s=http://%s\n", service, at.api)
+		}
+		b.WriteString(secrets[account])
+		fmt.Fprintf(&b, "export AWS_REGION=%[1]s\nexport AWS_DEFAULT_REGION=%[1]s\n", o.region)
+		if err := writePrivately(o.envFile(n), b.String()); err != nil {
+			return fmt.Errorf("write credentials: %w", err)
+		}
+	}
+	return nil
+}
+
+// writePrivately replaces a file that only its owner may read.
+func writePrivately(path, text string) error {
+	temporary := path + ".new"
+	if err := os.WriteFile(temporary, []byte(text), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(temporary, path)
+}
+
+// devWelcome prints the next commands to type.
+func (p *program) devWelcome(o devOptions, at addresses) {
+	endpoint := "--endpoint-url http://" + at.api
+	fmt.Fprintf(p.stdout, `
+kmsgate serves the KMS API on http://%s, region %s, account %s.
+For development only, not for production. Ctrl-C stops it. In another terminal:
+
+  . %s
+  aws kms create-key %s
+  aws kms list-keys %s
+  aws sts get-caller-identity %s
+
+The audit log: kmsgate audit tail -config %s
+Metrics and pprof: http://%s/metrics
+`, at.api, o.region, o.accounts[0], nearby(o.envFile(0)), endpoint, endpoint, endpoint, nearby(o.configFile()), at.admin)
+}
+
+// nearby is a path as one would type it here.
+func nearby(path string) string {
+	here, err := filepath.Abs(".")
+	if err != nil {
+		return path
+	}
+	relative, err := filepath.Rel(here, path)
+	if err != nil || strings.HasPrefix(relative, "..") {
+		return path
+	}
+	return relative
+}

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"kmsgate/gateway"
+	"kmsgate/hsm"
+	"kmsgate/hsm/pkcs11"
+	"kmsgate/metadata"
+)
+
+// An installation is what a configuration names, opened: the database, the
+// engines, and which engine serves which key store.
+type installation struct {
+	config  *config
+	logger  *slog.Logger
+	store   *metadata.Store
+	engines []*pkcs11.Engine
+	// byStore has the engine of each key store.
+	byStore map[string]*pkcs11.Engine
+}
+
+// openInstallation opens the database and then the tokens: a token's PIN is
+// tried only where a refusal can be remembered.
+func openInstallation(ctx context.Context, c *config, logger *slog.Logger, metrics prometheus.Registerer) (*installation, error) {
+	store, err := metadata.Open(ctx, metadata.Config{
+		URL: c.Database.URL, Instance: c.Instance, AllowUnsafeDurability: c.Database.AllowUnsafeDurability,
+		MaxConns: c.Database.MaxConnections, Logger: logger, Metrics: metrics,
+	})
+	if err != nil {
+		return nil, err
+	}
+	i := &installation{config: c, logger: logger, store: store, byStore: map[string]*pkcs11.Engine{}}
+	if err := i.openTokens(ctx, metrics); err != nil {
+		return nil, errors.Join(err, i.close(ctx))
+	}
+	return i, nil
+}
+
+func (i *installation) openTokens(ctx context.Context, metrics prometheus.Registerer) error {
+	for _, m := range i.config.Modules {
+		for name, value := range m.Environment {
+			if err := os.Setenv(name, value); err != nil {
+				return fmt.Errorf("environment of %s: %w", m.Path, err)
+			}
+		}
+		for _, t := range m.Tokens {
+			if err := i.openToken(ctx, m, t, metrics); err != nil {
+				return fmt.Errorf("token %s: %w%s", t.Name, err, advice(err))
+			}
+		}
+	}
+	return nil
+}
+
+func (i *installation) openToken(ctx context.Context, m moduleConfig, t tokenConfig, metrics prometheus.Registerer) error {
+	engineConfig := engineConfigOf(m, t)
+	engineConfig.Marks, engineConfig.Logger = i.store, i.logger
+	stores := i.config.storesOf(t.Name)
+	for _, s := range stores {
+		keys, err := i.store.ServiceKeys(ctx, s)
+		if err != nil {
+			return err
+		}
+		for _, k := range keys {
+			if k.State != metadata.ServiceKeyCreating {
+				engineConfig.ServiceKeys = append(engineConfig.ServiceKeys, k.ServiceKey)
+			}
+		}
+	}
+	observed := newTokenMetrics(metrics, t.Name)
+	engineConfig.Observe = observed.observe
+	engine, err := pkcs11.Open(ctx, engineConfig)
+	if err != nil {
+		return err
+	}
+	observed.watch(engine)
+	i.engines = append(i.engines, engine)
+	for _, s := range stores {
+		i.byStore[s] = engine
+	}
+	return nil
+}
+
+func engineConfigOf(m moduleConfig, t tokenConfig) pkcs11.Config {
+	return pkcs11.Config{
+		Module: m.Path, InitArguments: m.InitArguments, Label: t.Label, Serial: t.Serial, PIN: pkcs11.PINFile(t.PINFile),
+		MaxSessions: t.MaxSessions, MaxHandles: t.CachedKeys, CallTimeout: t.CallTimeout,
+	}
+}
+
+// advice says what to do about a token that does not come up.
+func advice(err error) string {
+	if errors.Is(err, hsm.ErrPIN) {
+		return "; check the PIN file, then run: kmsgate hsm login -config FILE"
+	}
+	return ""
+}
+
+// storesOf are the key stores that a token serves.
+func (c *config) storesOf(token string) []string {
+	var stores []string
+	for _, r := range c.Regions {
+		if r.Token == token {
+			stores = append(stores, r.Store)
+		}
+	}
+	return stores
+}
+
+// checkInitialised refuses key stores that kmsgate init has not seen.
+func (i *installation) checkInitialised(ctx context.Context) error {
+	for _, r := range i.config.Regions {
+		keys, err := i.store.ServiceKeys(ctx, r.Store)
+		if err != nil {
+			return err
+		}
+		active := map[hsm.ServiceKeyKind]bool{}
+		for _, k := range keys {
+			active[k.Kind] = active[k.Kind] || k.State == metadata.ServiceKeyActive
+		}
+		for _, kind := range hsm.ServiceKeyKinds {
+			if !active[kind] {
+				return fmt.Errorf("key store %s has no %s key yet; run: kmsgate init -config FILE -account ACCOUNT", r.Store, kind)
+			}
+		}
+	}
+	return nil
+}
+
+// newGateway makes the gateway of the installation.
+func (i *installation) newGateway(metrics prometheus.Registerer) (*gateway.Gateway, error) {
+	tokens := map[string]hsm.Token{}
+	for store, engine := range i.byStore {
+		tokens[store] = engine
+	}
+	regions := make([]gateway.Region, 0, len(i.config.Regions))
+	for _, r := range i.config.Regions {
+		regions = append(regions, gateway.Region{Name: r.Name, Store: r.Store})
+	}
+	return gateway.New(gateway.Config{
+		Regions: regions, Tokens: tokens, Store: i.store, Logger: i.logger, Metrics: metrics,
+		Throttling: *i.config.Throttling, MaxInFlight: i.config.MaxInFlight, Timeout: i.config.RequestTimeout,
+	})
+}
+
+// closeTimeout bounds the closing of an installation.
+const closeTimeout = 20 * time.Second
+
+// close records what is left to record, and lets go of tokens and database.
+func (i *installation) close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	errs := []error{i.store.Close(ctx)}
+	for _, e := range i.engines {
+		errs = append(errs, e.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,186 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"kmsgate/gateway"
+)
+
+const serveUsage = `Serves the KMS API by a configuration file; deployments/kmsgate.yaml documents
+every key. It refuses to start on a database of another schema version, on a
+token that fails its self-test, and without TLS on anything but loopback, and
+says what to do. SIGTERM and SIGINT finish what was accepted and stop.`
+
+func runServe(ctx context.Context, p *program, args []string) error {
+	set := p.flags("serve -config FILE", serveUsage)
+	path := set.String("config", "", "configuration `file` (required)")
+	if err := parse(set, args); err != nil {
+		return err
+	}
+	c, logger, err := p.configuration(*path)
+	if err != nil {
+		return err
+	}
+	registry := newRegistry()
+	i, err := openInstallation(ctx, c, logger, registry)
+	if err != nil {
+		return err
+	}
+	err = i.checkInitialised(ctx)
+	if err == nil {
+		err = i.serve(ctx, registry, func(addresses) {})
+	}
+	return errors.Join(err, i.close(ctx))
+}
+
+// configuration reads the configuration file and makes the logger it asks for.
+func (p *program) configuration(path string) (*config, *slog.Logger, error) {
+	if path == "" {
+		return nil, nil, errors.New("-config is missing: the configuration file; deployments/kmsgate.yaml is a sample")
+	}
+	c, err := readConfig(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	logger, err := newLogger(p.stderr, c.Log)
+	return c, logger, err
+}
+
+func newLogger(w io.Writer, level string) (*slog.Logger, error) {
+	var lowest slog.Level
+	if err := lowest.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("log is %q: use debug, info, warn or error", level)
+	}
+	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: lowest})), nil
+}
+
+func newRegistry() *prometheus.Registry {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return registry
+}
+
+// addresses are where an installation listens.
+type addresses struct {
+	api   string
+	admin string // empty for none
+}
+
+// Limits of the HTTP server. Clients keep idle connections for up to 90 s, and
+// must be the ones to close them.
+const (
+	readHeaderTimeout = 10 * time.Second
+	readTimeout       = 30 * time.Second
+	writeTimeout      = 60 * time.Second
+	idleTimeout       = 5 * time.Minute
+	maxHeaderBytes    = 64 << 10
+	drainTimeout      = 15 * time.Second
+)
+
+// serve listens and serves until ctx ends, then finishes what was accepted.
+// ready is told the addresses once it listens.
+func (i *installation) serve(ctx context.Context, registry *prometheus.Registry, ready func(addresses)) error {
+	g, err := i.newGateway(registry)
+	if err != nil {
+		return err
+	}
+	api, err := i.listen()
+	if err != nil {
+		return err
+	}
+	defer api.Close()
+	servers := []*http.Server{i.newServer(g.Handler())}
+	listeners := []net.Listener{api}
+	at := addresses{api: api.Addr().String()}
+	if i.config.AdminListen != "" {
+		admin, err := net.Listen("tcp", i.config.AdminListen)
+		if err != nil {
+			return fmt.Errorf("admin_listen: %w", err)
+		}
+		defer admin.Close()
+		servers, listeners = append(servers, i.newServer(adminHandler(registry))), append(listeners, admin)
+		at.admin = admin.Addr().String()
+	}
+	i.logger.Info("serving", "address", at.api, "admin_address", at.admin, "tls", i.config.TLS.Certificate != "", "version", version())
+	return i.run(ctx, g, servers, listeners, func() { ready(at) })
+}
+
+// run serves on the listeners until ctx ends or one of them fails.
+func (i *installation) run(ctx context.Context, g *gateway.Gateway, servers []*http.Server, listeners []net.Listener, ready func()) error {
+	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBackground()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		g.Run(background)
+	}()
+	failed := make(chan error, len(servers))
+	for n, server := range servers {
+		go func() { failed <- server.Serve(listeners[n]) }()
+	}
+	ready()
+	var err error
+	select {
+	case err = <-failed:
+	case <-ctx.Done():
+		i.logger.Info("stopping: finishing what was accepted")
+	}
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+	defer cancel()
+	for _, server := range servers {
+		err = errors.Join(err, server.Shutdown(drain))
+	}
+	stopBackground()
+	<-done
+	return err
+}
+
+func (i *installation) listen() (net.Listener, error) {
+	listener, err := net.Listen("tcp", i.config.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	if i.config.TLS.Certificate == "" {
+		return listener, nil
+	}
+	certificate, err := tls.LoadX509KeyPair(i.config.TLS.Certificate, i.config.TLS.Key)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("tls: %w", err), listener.Close())
+	}
+	return tls.NewListener(listener, &tls.Config{
+		Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
+	}), nil
+}
+
+func (i *installation) newServer(handler http.Handler) *http.Server {
+	return &http.Server{
+		Handler: handler, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout,
+		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
+		ErrorLog: slog.NewLogLogger(i.logger.Handler(), slog.LevelWarn),
+	}
+}
+
+// adminHandler serves what operators and Prometheus look at, on loopback.
+func adminHandler(registry *prometheus.Registry) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return mux
+}

@@ -1,0 +1,19 @@
+package gateway
+
+import "kmsgate/gateway/kmsapi"
+
+// admit checks usage and state of each key, usage first, as AWS does (KMS
+// Developer Guide, "Key states of AWS KMS keys").
+func (c *call) admit() error {
+	for _, r := range c.resources {
+		if r.key != nil && r.target.usage != "" && r.key.Usage != r.target.usage {
+			return kmsapi.KeyUsageInvalid(r.key.ARN(), r.key.Usage, c.op.name)
+		}
+	}
+	for _, r := range c.resources {
+		if r.key != nil && r.target.states != 0 && !r.target.states.Has(r.key.State) {
+			return kmsapi.WrongState(r.key.ARN(), kmsapi.KeyState(r.key.State))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,171 @@
+package gateway
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"net/http"
+	"sync"
+
+	"kmsgate/gateway/identity"
+	"kmsgate/gateway/kmsapi"
+	"kmsgate/gateway/sigv4"
+	"kmsgate/hsm"
+	"kmsgate/metadata"
+	"kmsgate/metadata/audit"
+)
+
+// maxBodyBytes bounds a request's body. The largest legal one, with a key
+// policy of full size and its JSON escapes, is well below.
+const maxBodyBytes = 1 << 20
+
+// authenticate finds out who calls, from the signature over the whole request.
+// Everything that can be refused without the body is refused before it is read.
+func (c *call) authenticate(w http.ResponseWriter, r *http.Request) error {
+	signature, err := sigv4.ParseHeader(r)
+	if err != nil {
+		return c.signatureError(err)
+	}
+	c.event.Identity = audit.UserIdentity{Type: audit.Unknown, AccessKeyID: signature.AccessKeyID}
+	if err := signature.CheckScope(c.now, c.gateway.serves, string(c.op.service)); err != nil {
+		return c.signatureError(err)
+	}
+	key, err := c.accessKey(signature)
+	if err != nil {
+		return err
+	}
+	if err := c.readBody(w, r); err != nil {
+		return err
+	}
+	signature.SetBody(c.body)
+	signingKey, err := c.signingKey(key, signature)
+	if err != nil {
+		return err
+	}
+	if err := signature.Verify(signingKey); err != nil {
+		return c.signatureError(err)
+	}
+	c.region = signature.Region
+	c.caller = identity.Root(key.Account, key.ID)
+	c.event.Identity, c.event.Region = rootIdentity(key.Account, key.ID), c.region
+	c.event.RecipientAccount = key.Account
+	return nil
+}
+
+// accessKey is the key that the signature claims, if it is one and active.
+func (c *call) accessKey(s *sigv4.Signature) (*metadata.AccessKey, error) {
+	key, err := c.view.AccessKey(c.ctx, s.AccessKeyID)
+	if errors.Is(err, metadata.ErrNotFound) {
+		return nil, kmsapi.UnrecognizedClient()
+	}
+	if err != nil {
+		return nil, err
+	}
+	// Long-term keys have no session token: one that came along belongs to
+	// another key.
+	if key.Status != metadata.AccessKeyActive || s.Token != "" {
+		return nil, kmsapi.UnrecognizedClient()
+	}
+	return key, nil
+}
+
+// readBody reads the whole body, once, or refuses it.
+func (c *call) readBody(w http.ResponseWriter, r *http.Request) error {
+	if c.body != nil {
+		return nil
+	}
+	if r.Header.Get("Content-Encoding") != "" {
+		return kmsapi.Serialization("") // no client compresses requests
+	}
+	if r.ContentLength > maxBodyBytes {
+		return kmsapi.BodyTooLarge(maxBodyBytes)
+	}
+	buffer := bytes.NewBuffer(make([]byte, 0, max(r.ContentLength, 0)+bytes.MinRead))
+	_, err := buffer.ReadFrom(http.MaxBytesReader(w, r.Body, maxBodyBytes))
+	c.body = buffer.Bytes()
+	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
+		return kmsapi.BodyTooLarge(maxBodyBytes)
+	}
+	if err != nil {
+		return kmsapi.Serialization("") // cut off on its way
+	}
+	return nil
+}
+
+// signatureError is a refusal of the verifier as the caller hears it. What more
+// there is to say goes to the log.
+func (c *call) signatureError(err error) error {
+	refusal, ok := errors.AsType[*sigv4.Error](err)
+	if !ok {
+		return err
+	}
+	c.detail = refusal.Detail
+	return &kmsapi.Error{Code: kmsapi.Code(refusal.Code), Message: refusal.Message}
+}
+
+func rootIdentity(account, accessKeyID string) audit.UserIdentity {
+	root := identity.Root(account, accessKeyID)
+	return audit.UserIdentity{
+		Type: audit.Root, PrincipalID: root.UserID, ARN: root.ARN, Account: account, AccessKeyID: accessKeyID,
+	}
+}
+
+// maxSigningKeys bounds the cache of signing keys. Beyond it the cache starts anew.
+const maxSigningKeys = 10_000
+
+// signingKeys caches what SigV4 derives from an access key's secret for one
+// day, region and service, so that neither the secret nor the token is needed
+// for every request. An entry is good for one sealed secret only. Safe for
+// concurrent use.
+type signingKeys struct {
+	mu   sync.RWMutex
+	keys map[signingScope]signingKey // guarded by mu
+}
+
+type signingScope struct{ accessKey, date, region, service string }
+
+type signingKey struct {
+	sealed [sha256.Size]byte // of the sealed secret it was derived from
+	key    [sha256.Size]byte
+}
+
+func (s *signingKeys) get(scope signingScope) (signingKey, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	k, ok := s.keys[scope]
+	return k, ok
+}
+
+func (s *signingKeys) put(scope signingScope, k signingKey) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.keys == nil || len(s.keys) >= maxSigningKeys {
+		s.keys = map[signingScope]signingKey{}
+	}
+	s.keys[scope] = k
+}
+
+// signingKey derives the key that the request must have been signed with.
+func (c *call) signingKey(key *metadata.AccessKey, s *sigv4.Signature) ([sha256.Size]byte, error) {
+	scope := signingScope{key.ID, s.Date, s.Region, s.Service}
+	sealed := sha256.Sum256(key.SealedSecret)
+	if k, ok := c.gateway.signingKeys.get(scope); ok && k.sealed == sealed {
+		return k.key, nil
+	}
+	secret, err := c.gateway.OpenSecret(c.ctx, key)
+	if err != nil {
+		return [sha256.Size]byte{}, err
+	}
+	defer clear(secret)
+	derived := sigv4.DeriveKey(secret, s.Date, s.Region, s.Service)
+	c.gateway.signingKeys.put(scope, signingKey{sealed: sealed, key: derived})
+	return derived, nil
+}
+
+// secretAAD binds a sealed secret to the access key it belongs to.
+func secretAAD(account, accessKeyID string) []byte {
+	return []byte("kmsgate access key\x00" + account + "\x00" + accessKeyID)
+}
+
+// sealCall is on whose behalf access keys are sealed and opened.
+func sealCall(account string) hsm.Call { return hsm.Call{Account: account} }

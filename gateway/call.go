@@ -1,0 +1,91 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"kmsgate/gateway/awsquery"
+	"kmsgate/gateway/identity"
+	"kmsgate/gateway/kmsapi"
+	"kmsgate/hsm"
+	"kmsgate/metadata"
+	"kmsgate/metadata/audit"
+)
+
+// A call is one request on its way through the pipeline and all that a handler
+// may use. One goroutine at a time.
+type call struct {
+	gateway *Gateway
+	// ctx is the request's: it has the deadline and is not cancelled when the
+	// client goes away, so that what was accepted is finished and recorded.
+	ctx       context.Context
+	requestID string
+	now       time.Time  // of the request's arrival; nothing asks for the time later
+	service   service    // whose protocol the request speaks
+	op        *operation // nil until it is known
+	// foreign: the request is of no protocol that is spoken here.
+	foreign bool
+	region  string // of the verified signature scope
+	caller  identity.Caller
+	form    awsquery.Form // of a Query request
+	// body is the request's, once it is read; cleared when the call ends.
+	body []byte
+	// view is what the call has read of Postgres, with the versions it saw.
+	view      *metadata.View
+	resources []resource
+
+	event audit.Event
+	uses  []ownedUse
+	// recorded: the record is durable; a change commits it together with itself.
+	recorded bool
+	// detail says more of a refusal than the caller hears; for the log.
+	detail string
+	// shed: refused for load or as noise; counted instead of recorded.
+	shed bool
+}
+
+// keys are the looked-up keys in the order of the row's targets.
+func (c *call) key(i int) *metadata.KeyEntry {
+	for _, r := range c.resources {
+		if r.target.kind == onAlias || r.target.kind == onAccount {
+			continue
+		}
+		if i == 0 {
+			return r.key
+		}
+		i--
+	}
+	return nil
+}
+
+// token is the HSM behind the store that a key lives in.
+func (c *call) token(key *metadata.KeyEntry) hsm.Token { return c.gateway.tokens[key.Store] }
+
+// onBehalf says to the token for whom it works: the owner of the key.
+func (c *call) onBehalf(key *metadata.KeyEntry) hsm.Call { return hsm.Call{Account: key.Account} }
+
+// again forgets what was read and done, so that the call can be decided anew
+// after something it had read was changed by somebody else.
+func (c *call) again() {
+	c.view = c.gateway.store.View()
+	c.resources, c.uses = nil, nil
+	c.event.Resources, c.event.AdditionalEventData, c.event.ResponseElements = nil, nil, nil
+	c.event.ErrorCode, c.event.ErrorMessage = "", ""
+}
+
+// wireError is what the caller is told of an error. The cause of an internal
+// error goes to the log, under the request id, and never to the caller.
+func (c *call) wireError(err error) *kmsapi.Error {
+	if wire, ok := errors.AsType[*kmsapi.Error](err); ok {
+		return wire
+	}
+	for _, t := range translations {
+		if errors.Is(err, t.is) {
+			c.gateway.report(c, t.alarm, err)
+			return t.say
+		}
+	}
+	c.gateway.report(c, false, err)
+	return kmsapi.Internal()
+}

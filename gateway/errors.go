@@ -1,0 +1,50 @@
+package gateway
+
+import (
+	"errors"
+
+	"kmsgate/gateway/kmsapi"
+	"kmsgate/hsm"
+	"kmsgate/metadata"
+	"kmsgate/policy"
+)
+
+// translation says what the caller hears of an error from below.
+type translation struct {
+	is  error
+	say *kmsapi.Error
+	// alarm: somebody has to look at it; counted and logged as an error.
+	alarm bool
+}
+
+// translations are walked with errors.Is; what is not on the list is a
+// KMSInternalException. Every way in which a ciphertext can fail to open is
+// one and the same answer.
+var translations = []translation{
+	{is: hsm.ErrInvalidCiphertext, say: kmsapi.InvalidCiphertext()},
+	{is: hsm.ErrBinding, say: kmsapi.Internal(), alarm: true},
+	{is: hsm.ErrWrongMaterial, say: kmsapi.Internal(), alarm: true},
+	{is: hsm.ErrPIN, say: kmsapi.Internal(), alarm: true},
+	{is: hsm.ErrUnsupported, say: &kmsapi.Error{Code: kmsapi.UnsupportedOperationException, Message: "The HSM of this key store cannot do this."}},
+	{is: hsm.ErrBusy, say: kmsapi.Throttled()},
+	{is: hsm.ErrDeadline, say: kmsapi.DependencyTimeout()},
+	{is: hsm.ErrUnavailable, say: kmsapi.Internal()},
+	{is: metadata.ErrUnavailable, say: kmsapi.Internal()},
+	{is: metadata.ErrUnknownOutcome, say: kmsapi.Internal()},
+}
+
+// malformedPolicy is what the author of a policy hears of it.
+func malformedPolicy(err error) error {
+	if _, ok := errors.AsType[*policy.PrincipalError](err); ok {
+		return kmsapi.PolicyPrincipals()
+	}
+	return kmsapi.PolicyMalformed(err.Error())
+}
+
+// cmpError is err, or otherwise if there is none.
+func cmpError(err, otherwise error) error {
+	if err != nil {
+		return err
+	}
+	return otherwise
+}

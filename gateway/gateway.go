@@ -1,0 +1,176 @@
+// Package gateway is the service: it speaks the AWS KMS API, and the part of
+// STS that clients need, over HTTP. A table of operations says what differs
+// between them; one pipeline carries every request through signature,
+// constraints, authorisation, key state, work and audit. Wire errors are made
+// here and in kmsapi only.
+//
+// It trusts its configuration, the token behind hsm.Token, and Postgres only
+// as far as the token's bindings and the audit chain can prove it wrong.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"kmsgate/hsm"
+	"kmsgate/metadata"
+)
+
+// Config is what a Gateway is made of. It is checked once, by New.
+type Config struct {
+	// Regions that are served, each with its default key store. A request's
+	// region is that of its verified signature.
+	Regions []Region
+	// Tokens by key store id: the HSM behind each store.
+	Tokens map[string]hsm.Token
+	Store  *metadata.Store
+	Logger *slog.Logger
+	// Metrics is where the gateway registers its numbers. Optional.
+	Metrics prometheus.Registerer
+	// Throttling holds callers to AWS's request rates. Off in dev.
+	Throttling bool
+	// MaxInFlight bounds the requests that are worked on at once; more are
+	// refused with ThrottlingException. Optional: 512.
+	MaxInFlight int
+	// Timeout bounds the work on one request. Optional: 10 s.
+	Timeout time.Duration
+	// Clock tells the time. Optional: time.Now.
+	Clock func() time.Time
+}
+
+// Region is a region label and the key store that its keys live in.
+type Region struct {
+	Name  string
+	Store string
+}
+
+// Gateway serves the API. Make it with New; safe for concurrent use.
+type Gateway struct {
+	regions     []Region
+	tokens      map[string]hsm.Token
+	store       *metadata.Store
+	logger      *slog.Logger
+	metrics     *metrics
+	throttle    *throttle // nil: no rates
+	noise       *noise
+	signingKeys signingKeys
+	routes      map[route]*operation
+	inFlight    chan struct{}
+	timeout     time.Duration
+	clock       func() time.Time
+}
+
+// New checks the configuration and makes a Gateway.
+func New(c Config) (*Gateway, error) {
+	if c.Store == nil || c.Logger == nil {
+		return nil, errors.New("gateway: Store and Logger are required")
+	}
+	if len(c.Regions) == 0 {
+		return nil, errors.New("gateway: Regions is empty")
+	}
+	for _, r := range c.Regions {
+		if c.Tokens[r.Store] == nil {
+			return nil, fmt.Errorf("gateway: no token for key store %q of region %q", r.Store, r.Name)
+		}
+	}
+	g := &Gateway{
+		regions: slices.Clone(c.Regions), tokens: c.Tokens, store: c.Store, logger: c.Logger,
+		metrics: newMetrics(c.Metrics), noise: newNoise(), routes: routesOf(operations, refusals),
+		inFlight: make(chan struct{}, orDefault(c.MaxInFlight, 512)), timeout: orDefault(c.Timeout, 10*time.Second),
+		clock: c.Clock,
+	}
+	if c.Throttling {
+		g.throttle = newThrottle()
+	}
+	if g.clock == nil {
+		g.clock = time.Now
+	}
+	return g, nil
+}
+
+// Run does the gateway's periodic work until ctx ends: it records the counts
+// of refusals that were not recorded one by one. It flushes once more at the end.
+func (g *Gateway) Run(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			g.flushNoise(ctx, g.clock())
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+			defer cancel()
+			g.flushNoise(last, g.clock().Add(time.Second))
+			return
+		}
+	}
+}
+
+func (g *Gateway) flushNoise(ctx context.Context, now time.Time) {
+	ctx, cancel := context.WithTimeout(ctx, g.timeout)
+	defer cancel()
+	if err := g.noise.flush(ctx, g.store, now); err != nil {
+		g.logger.Error("counts of refusals not recorded yet", "error", err)
+	}
+}
+
+// Ready tells whether the gateway can serve: every token and the database are
+// really asked, and the clocks compared. The error says what is wrong.
+func (g *Gateway) Ready(ctx context.Context) error {
+	skew, err := g.store.ClockSkew(ctx)
+	if err != nil {
+		return err
+	}
+	if skew.Abs() > maxClockSkew {
+		return fmt.Errorf("the clock differs from the database's by %s; more than %s is not ready", skew, maxClockSkew)
+	}
+	for store, token := range g.tokens {
+		if err := token.Check(ctx); err != nil {
+			return fmt.Errorf("key store %s: %w", store, err)
+		}
+	}
+	return nil
+}
+
+// maxClockSkew is how far the clock may be from the database's.
+const maxClockSkew = 2 * time.Second
+
+// OpenSecret opens the secret of an access key. It is the caller's to clear.
+func (g *Gateway) OpenSecret(ctx context.Context, key *metadata.AccessKey) ([]byte, error) {
+	return OpenSecret(ctx, g.tokens[g.regions[0].Store], key)
+}
+
+// serves tells whether a region is served here.
+func (g *Gateway) serves(region string) bool {
+	return slices.ContainsFunc(g.regions, func(r Region) bool { return r.Name == region })
+}
+
+// defaultStore is the key store of a region that is served.
+func (g *Gateway) defaultStore(region string) string {
+	i := slices.IndexFunc(g.regions, func(r Region) bool { return r.Name == region })
+	return g.regions[i].Store
+}
+
+// report logs and counts the cause of an error that the caller is not told.
+func (g *Gateway) report(c *call, alarm bool, err error) {
+	level := slog.LevelWarn
+	if alarm {
+		level = slog.LevelError
+		g.metrics.alarms.Inc()
+	}
+	g.logger.Log(c.ctx, level, "request failed inside", "request_id", c.requestID, "operation", c.event.Name, "error", err)
+}
+
+func orDefault[T comparable](v, otherwise T) T {
+	var zero T
+	if v == zero {
+		return otherwise
+	}
+	return v
+}

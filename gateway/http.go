@@ -1,0 +1,220 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"mime"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/google/uuid"
+
+	"kmsgate/gateway/awsquery"
+	"kmsgate/gateway/kmsapi"
+	"kmsgate/metadata/audit"
+)
+
+// Media types of the two protocols, without parameters.
+const (
+	jsonMedia = "application/x-amz-json-1.1"
+	formMedia = "application/x-www-form-urlencoded"
+)
+
+// targetPrefix is what X-Amz-Target begins with for KMS.
+const targetPrefix = "TrentService."
+
+// notPOST is AWS's answer to whatever is not a request of the protocol.
+const notOurs = "<AccessDeniedException>\n  <Message>Unable to determine service/operation name to be authorized</Message>\n</AccessDeniedException>\n"
+
+// Handler is the public HTTP interface: the API on /, and the two health checks.
+func (g *Gateway) Handler() http.Handler {
+	r := chi.NewRouter()
+	r.Get("/healthz", func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok\n") })
+	r.Get("/readyz", g.serveReady)
+	r.NotFound(g.serveAPI)
+	r.MethodNotAllowed(g.serveAPI)
+	r.HandleFunc("/", g.serveAPI)
+	return r
+}
+
+// readyTimeout bounds one readiness check.
+const readyTimeout = 3 * time.Second
+
+func (g *Gateway) serveReady(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
+	defer cancel()
+	if err := g.Ready(ctx); err != nil {
+		g.logger.Warn("not ready", "error", err)
+		plain(w, http.StatusServiceUnavailable, "not ready: see the log\n")
+		return
+	}
+	plain(w, http.StatusOK, "ready\n")
+}
+
+func plain(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = w.Write([]byte(text)) // the client may be gone; there is nobody to tell
+}
+
+// serveAPI answers one request.
+func (g *Gateway) serveAPI(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), g.timeout)
+	defer cancel()
+	c := g.newCall(ctx, r)
+	g.metrics.inFlight.Inc()
+	defer g.metrics.inFlight.Dec()
+
+	body, wire := g.serve(c, w, r)
+	defer clear(body)
+	status, code := http.StatusOK, "OK"
+	if wire != nil {
+		code = string(wire.Code)
+		status, body = c.protocol().encodeError(c, wire)
+	}
+	c.answer(w, status, body)
+	took := g.clock().Sub(c.now)
+	g.metrics.answered(c.op, code, took)
+	g.logger.Info("request", "request_id", c.requestID, "operation", c.event.Name, "code", code, "account", c.caller.Account,
+		"access_key", c.event.Identity.AccessKeyID, "source_ip", c.event.SourceIP, "took_us", took.Microseconds(), "detail", c.detail)
+}
+
+// serve keeps requests within the in-flight limit, and a panic within its
+// request: the answer is an internal error, and it is recorded.
+func (g *Gateway) serve(c *call, w http.ResponseWriter, r *http.Request) (body []byte, wire *kmsapi.Error) {
+	defer func() {
+		if p := recover(); p != nil {
+			g.logger.Error("panic", "request_id", c.requestID, "operation", c.event.Name, "type", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+			body, wire = nil, kmsapi.Internal()
+			if err := c.record(wire); err != nil {
+				g.logger.Error("panic not recorded", "request_id", c.requestID, "error", err)
+			}
+		}
+	}()
+	select {
+	case g.inFlight <- struct{}{}:
+		defer func() { <-g.inFlight }()
+		return c.walk(w, r)
+	default:
+		c.shed = true
+		wire = kmsapi.Throttled()
+		_ = c.record(wire) // only counts
+		return nil, wire
+	}
+}
+
+func (g *Gateway) newCall(ctx context.Context, r *http.Request) *call {
+	c := &call{gateway: g, ctx: ctx, requestID: uuid.NewString(), now: g.clock(), view: g.store.View(), service: serviceKMS}
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		host = "0.0.0.0"
+	}
+	c.event = audit.Event{
+		Identity: audit.UserIdentity{Type: audit.Unknown}, Time: c.now, Source: serviceKMS.eventSource(), Name: "Unknown",
+		Region: g.regions[0].Name, SourceIP: host, UserAgent: r.UserAgent(),
+		RequestID: c.requestID, EventID: uuid.NewString(), Type: audit.APICall,
+	}
+	if r.TLS != nil {
+		c.event.TLS = audit.TLSDetails{
+			Version:     strings.Replace(tls.VersionName(r.TLS.Version), "TLS ", "TLSv", 1),
+			CipherSuite: tls.CipherSuiteName(r.TLS.CipherSuite), Host: r.Host,
+		}
+	}
+	return c
+}
+
+// route is what a request's headers name an operation by.
+type route struct {
+	service service
+	name    string
+}
+
+// routesOf makes the look-up table of operations; refused ones are on it too.
+func routesOf(served []operation, refused []refusal) map[route]*operation {
+	routes := make(map[route]*operation, len(served)+len(refused))
+	for i := range served {
+		routes[route{served[i].service, served[i].name}] = &served[i]
+	}
+	for i := range refused {
+		routes[route{serviceKMS, refused[i].operation}] = &operation{
+			service: serviceKMS, name: refused[i].operation, refusal: &refused[i],
+		}
+	}
+	return routes
+}
+
+// route finds the operation that a request names. For the Query protocol the
+// name is in the body, which is read for it, within its bounds.
+func (c *call) route(w http.ResponseWriter, r *http.Request) error {
+	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil {
+		media = ""
+	}
+	var named route
+	switch {
+	case media == jsonMedia && r.Method == http.MethodPost:
+		name, ok := strings.CutPrefix(targetOf(r), targetPrefix)
+		if !ok {
+			return kmsapi.UnknownOperation()
+		}
+		named = route{serviceKMS, name}
+	case media == formMedia && r.Method == http.MethodPost, r.Method == http.MethodGet && r.URL.RawQuery != "":
+		c.service = serviceSTS
+		c.event.Source = serviceSTS.eventSource()
+		if err := c.readBody(w, r); err != nil {
+			return err
+		}
+		text := string(c.body)
+		if r.Method == http.MethodGet {
+			text = r.URL.RawQuery
+		}
+		form, err := awsquery.Parse(text)
+		if err != nil {
+			return err
+		}
+		c.form, named = form, route{serviceSTS, form.Action}
+	default:
+		c.foreign = true
+		return kmsapi.UnknownOperation()
+	}
+	if c.op = c.gateway.routes[named]; c.op == nil {
+		return c.protocol().unknown(c)
+	}
+	c.event.Name, c.event.ReadOnly = c.op.name, c.op.readOnly
+	return nil
+}
+
+// targetOf is the request's X-Amz-Target. Signers of query strings move it
+// there; a request that has it in both places has none.
+func targetOf(r *http.Request) string {
+	header, query := r.Header.Get("X-Amz-Target"), r.URL.Query().Get("X-Amz-Target")
+	if header != "" && query != "" {
+		return ""
+	}
+	return header + query
+}
+
+func (c *call) protocol() protocol { return protocols[c.service] }
+
+// answer writes the response. The headers are those of KMS.
+func (c *call) answer(w http.ResponseWriter, status int, body []byte) {
+	h := w.Header()
+	if c.foreign {
+		status, body = http.StatusForbidden, []byte(notOurs)
+	} else {
+		h.Set("Content-Type", c.protocol().contentType)
+	}
+	h["x-amzn-RequestId"] = []string{c.requestID}
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("Cache-Control", "no-cache, no-store, must-revalidate, private")
+	h.Set("Expires", "0")
+	h.Set("Pragma", "no-cache")
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // the client may be gone; the request is recorded all the same
+}

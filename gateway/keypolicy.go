@@ -1,0 +1,95 @@
+package gateway
+
+import (
+	"context"
+
+	"kmsgate/gateway/kmsapi"
+	"kmsgate/metadata"
+	"kmsgate/policy"
+)
+
+const (
+	// policyName is the only name a key policy can have.
+	policyName = "default"
+)
+
+func (c *call) getKeyPolicy(in *kmsapi.GetKeyPolicyRequest) (work[kmsapi.GetKeyPolicyResponse], error) {
+	key := c.key(0)
+	if kmsapi.Or(in.PolicyName, policyName) != policyName {
+		return work[kmsapi.GetKeyPolicyResponse]{}, kmsapi.NoSuchPolicy()
+	}
+	return work[kmsapi.GetKeyPolicyResponse]{do: func(context.Context) (*kmsapi.GetKeyPolicyResponse, error) {
+		document, err := policy.Format(key.PolicyDocument)
+		if err != nil {
+			return nil, err
+		}
+		return &kmsapi.GetKeyPolicyResponse{Policy: document, PolicyName: policyName}, nil
+	}}, nil
+}
+
+func (c *call) listKeyPolicies(in *kmsapi.ListKeyPoliciesRequest) (work[kmsapi.ListKeyPoliciesResponse], error) {
+	if _, err := c.page(in.Limit, in.Marker, 100, c.key(0).ID); err != nil {
+		return work[kmsapi.ListKeyPoliciesResponse]{}, err
+	}
+	return work[kmsapi.ListKeyPoliciesResponse]{do: func(context.Context) (*kmsapi.ListKeyPoliciesResponse, error) {
+		return &kmsapi.ListKeyPoliciesResponse{PolicyNames: []string{policyName}}, nil
+	}}, nil
+}
+
+func (c *call) putKeyPolicy(in *kmsapi.PutKeyPolicyRequest) (work[kmsapi.Empty], error) {
+	key := c.key(0)
+	if kmsapi.Or(in.PolicyName, policyName) != policyName {
+		return work[kmsapi.Empty]{}, kmsapi.NoSuchPolicy()
+	}
+	if err := c.checkPolicy(*in.Policy, key.ARN(), in.BypassPolicyLockoutSafetyCheck); err != nil {
+		return work[kmsapi.Empty]{}, err
+	}
+	return work[kmsapi.Empty]{commit: func(ctx context.Context, tx *metadata.Tx) (*kmsapi.Empty, error) {
+		return nil, tx.PutPolicy(ctx, key.Region, key.Account, key.ID, *in.Policy)
+	}}, nil
+}
+
+// checkPolicy refuses a document that cannot become a key policy: too large,
+// malformed, naming principals that are not known here, or locking its author
+// out (unless bypass). keyARN is "*" for a key that does not exist yet.
+func (c *call) checkPolicy(document, keyARN string, bypass bool) error {
+	if len(document) > policy.MaxDocumentBytes {
+		return kmsapi.PolicyTooLarge()
+	}
+	parsed, err := policy.Parse(document)
+	if err != nil {
+		return malformedPolicy(err)
+	}
+	if err := c.checkPrincipals(parsed.Principals()); err != nil {
+		return err
+	}
+	if !bypass && !parsed.AllowsAlone(policy.Input{
+		Caller: c.caller.Principal(), Action: "kms:PutKeyPolicy", Resource: keyARN, Context: c.facts(nil, nil),
+	}) {
+		return kmsapi.PolicyLockout()
+	}
+	return nil
+}
+
+// checkPrincipals refuses principals that do not exist here. Accounts must be
+// known; there are no users and roles yet that could be named.
+func (c *call) checkPrincipals(mentions []policy.Mention) error {
+	var accounts []string
+	for _, m := range mentions {
+		switch m.Kind {
+		case policy.AccountRoot:
+			accounts = append(accounts, m.Account)
+		case policy.Service:
+		default:
+			return kmsapi.PolicyPrincipals()
+		}
+	}
+	known, err := c.gateway.store.AccountsExist(c.ctx, accounts)
+	if err != nil {
+		return err
+	}
+	if !known {
+		return kmsapi.PolicyPrincipals()
+	}
+	return nil
+}

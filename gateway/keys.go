@@ -1,0 +1,174 @@
+package gateway
+
+import (
+	"context"
+	"slices"
+
+	"github.com/google/uuid"
+
+	"kmsgate/gateway/arn"
+	"kmsgate/gateway/kmsapi"
+	"kmsgate/hsm"
+	"kmsgate/hsm/keyspec"
+	"kmsgate/metadata"
+	"kmsgate/policy"
+)
+
+func completeCreateKey(in *kmsapi.CreateKeyRequest) error {
+	if in.KeySpec != nil && in.CustomerMasterKeySpec != nil {
+		return kmsapi.BothKeySpecs()
+	}
+	setDefault(&in.KeySpec, kmsapi.Or(in.CustomerMasterKeySpec, keyspec.SymmetricDefault))
+	setDefault(&in.Origin, keyspec.AWSKMS)
+	spec := *in.KeySpec
+	if in.KeyUsage == nil && spec != keyspec.SymmetricDefault {
+		return kmsapi.KeyUsageRequired()
+	}
+	setDefault(&in.KeyUsage, keyspec.EncryptDecrypt)
+	row, _ := keyspec.Lookup(spec)
+	switch {
+	case spec == keyspec.SM2:
+		return kmsapi.KeySpecNotServed(spec)
+	case !slices.Contains(row.Usages(), *in.KeyUsage):
+		return kmsapi.KeyUsageIncompatible(*in.KeyUsage, spec)
+	case !row.Served:
+		return kmsapi.KeySpecNotServed(spec)
+	}
+	if err := checkOrigin(in); err != nil {
+		return err
+	}
+	return checkTags(in.Tags)
+}
+
+// checkOrigin refuses the origins that are not served.
+func checkOrigin(in *kmsapi.CreateKeyRequest) error {
+	switch {
+	case in.XksKeyID != nil && *in.Origin != keyspec.ExternalKeyStore:
+		return kmsapi.XksKeyIDUnsupported()
+	case in.CustomKeyStoreID != nil:
+		return kmsapi.CustomKeyStoreNotFound()
+	case *in.Origin != keyspec.AWSKMS:
+		return kmsapi.OriginNotServed(*in.Origin)
+	case kmsapi.Or(in.MultiRegion, false):
+		return kmsapi.MultiRegionNotServed()
+	}
+	return nil
+}
+
+func (c *call) createKey(in *kmsapi.CreateKeyRequest) (work[kmsapi.CreateKeyResponse], error) {
+	document := kmsapi.Or(in.Policy, policy.DefaultKeyPolicy(c.caller.Account))
+	if in.Policy != nil {
+		if err := c.checkPolicy(document, "*", in.BypassPolicyLockoutSafetyCheck); err != nil {
+			return work[kmsapi.CreateKeyResponse]{}, err
+		}
+	}
+	entry := &metadata.KeyEntry{Key: metadata.Key{
+		Region: c.region, ID: uuid.NewString(), Account: c.caller.Account, Store: c.gateway.defaultStore(c.region),
+		Spec: *in.KeySpec, Usage: *in.KeyUsage, Origin: *in.Origin, State: metadata.Enabled,
+		Description: kmsapi.Or(in.Description, ""),
+		CreatedAt:   c.now,
+	}}
+	do := func(ctx context.Context) (*kmsapi.CreateKeyResponse, error) {
+		material, err := c.newMaterial(ctx, entry)
+		entry.Materials = []metadata.Material{material}
+		return nil, err
+	}
+	commit := func(ctx context.Context, tx *metadata.Tx) (*kmsapi.CreateKeyResponse, error) {
+		if err := tx.InsertKey(ctx, entry.Key, entry.Materials[0], document, tagsOf(in.Tags)); err != nil {
+			return nil, err
+		}
+		out := &kmsapi.CreateKeyResponse{KeyMetadata: metadataOf(entry)}
+		c.noteResource(entry.ARN(), entry.Account)
+		c.event.ResponseElements = keyMetadataElements(&out.KeyMetadata)
+		return out, nil
+	}
+	return work[kmsapi.CreateKeyResponse]{do: do, commit: commit}, nil
+}
+
+// newMaterial has the token make a material for the key.
+func (c *call) newMaterial(ctx context.Context, key *metadata.KeyEntry) (metadata.Material, error) {
+	token := c.token(key)
+	on := hsm.Call{Account: key.Account, Class: hsm.Generation}
+	id, err := token.Random(ctx, on, len(hsm.MaterialID{}))
+	if err != nil {
+		return metadata.Material{}, err
+	}
+	made, err := token.Generate(ctx, on, hsm.Key{
+		Store: key.Store, Region: key.Region, Account: key.Account, KeyID: key.ID, MaterialID: hsm.MaterialID(id),
+		Spec: key.Spec, Usage: key.Usage, Origin: key.Origin,
+	})
+	if err != nil {
+		return metadata.Material{}, err
+	}
+	return metadata.Material{Key: made, Current: true, CreatedAt: c.now}, nil
+}
+
+func (c *call) describeKey(*kmsapi.DescribeKeyRequest) (work[kmsapi.DescribeKeyResponse], error) {
+	key := c.key(0)
+	return work[kmsapi.DescribeKeyResponse]{do: func(context.Context) (*kmsapi.DescribeKeyResponse, error) {
+		return &kmsapi.DescribeKeyResponse{KeyMetadata: metadataOf(key)}, nil
+	}}, nil
+}
+
+func (c *call) enableKey(*kmsapi.EnableKeyRequest) (work[kmsapi.Empty], error) {
+	return c.setState(metadata.Enabled)
+}
+
+func (c *call) disableKey(*kmsapi.DisableKeyRequest) (work[kmsapi.Empty], error) {
+	return c.setState(metadata.Disabled)
+}
+
+// setState switches a key on or off; doing so again changes nothing and succeeds.
+func (c *call) setState(to metadata.State) (work[kmsapi.Empty], error) {
+	key := c.key(0)
+	return work[kmsapi.Empty]{commit: func(ctx context.Context, tx *metadata.Tx) (*kmsapi.Empty, error) {
+		return nil, tx.SetKeyState(ctx, key.Region, key.Account, key.ID, metadata.Switchable, to)
+	}}, nil
+}
+
+func (c *call) updateKeyDescription(in *kmsapi.UpdateKeyDescriptionRequest) (work[kmsapi.Empty], error) {
+	key := c.key(0)
+	return work[kmsapi.Empty]{commit: func(ctx context.Context, tx *metadata.Tx) (*kmsapi.Empty, error) {
+		return nil, tx.SetDescription(ctx, key.Region, key.Account, key.ID, *in.Description)
+	}}, nil
+}
+
+func (c *call) listKeys(in *kmsapi.ListKeysRequest) (work[kmsapi.ListKeysResponse], error) {
+	page, err := c.page(in.Limit, in.Marker, 100, "")
+	if err != nil {
+		return work[kmsapi.ListKeysResponse]{}, err
+	}
+	return work[kmsapi.ListKeysResponse]{do: func(ctx context.Context) (*kmsapi.ListKeysResponse, error) {
+		keys, err := c.gateway.store.ListKeys(ctx, c.caller.Account, c.region, page.after, page.limit+1)
+		if err != nil {
+			return nil, err
+		}
+		keys, truncated := cut(keys, page)
+		out := &kmsapi.ListKeysResponse{Keys: make([]kmsapi.KeyListEntry, 0, len(keys)), Page: kmsapi.Page{Truncated: truncated}}
+		for _, id := range keys {
+			out.Keys = append(out.Keys, kmsapi.KeyListEntry{KeyID: id, KeyARN: arn.KeyARNOf(c.region, c.caller.Account, id)})
+		}
+		if truncated {
+			out.NextMarker = page.next(keys[len(keys)-1])
+		}
+		return out, nil
+	}}, nil
+}
+
+// metadataOf is what callers see of a key.
+func metadataOf(k *metadata.KeyEntry) kmsapi.KeyMetadata {
+	row, _ := keyspec.Lookup(k.Spec)
+	m := kmsapi.KeyMetadata{
+		AWSAccountID: k.Account, KeyID: k.ID, ARN: k.ARN(), CreationDate: kmsapi.Timestamp{Time: k.CreatedAt},
+		Enabled: k.State == metadata.Enabled, Description: k.Description, KeyState: kmsapi.KeyState(k.State), KeyUsage: k.Usage,
+		KeySpec: k.Spec, CustomerMasterKeySpec: k.Spec, Origin: k.Origin, KeyManager: kmsapi.ManagedByCustomer,
+		EncryptionAlgorithms: row.Algorithms[keyspec.EncryptDecrypt],
+	}
+	if current := k.Current(); current != nil && k.Spec == keyspec.SymmetricDefault {
+		m.CurrentKeyMaterialID = current.MaterialID.String()
+	}
+	if k.DeletionAt != nil {
+		m.DeletionDate = kmsapi.Timestamp{Time: *k.DeletionAt}
+	}
+	return m
+}

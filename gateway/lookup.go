@@ -1,0 +1,172 @@
+package gateway
+
+import (
+	"errors"
+
+	"kmsgate/gateway/arn"
+	"kmsgate/gateway/envelope"
+	"kmsgate/gateway/kmsapi"
+	"kmsgate/metadata"
+)
+
+// A resource is one target of a call, looked up. That a key or alias is
+// missing is kept, not told: only a caller who is allowed to act on it may
+// learn that it does not exist.
+type resource struct {
+	target *target
+	// arn as policies and the record have it; "*" for operations on no resource.
+	arn string
+	// account that owns it, or would own it.
+	account string
+	key     *metadata.KeyEntry // nil if missing, and for aliases
+	// missing is what only a caller who is allowed to act on it is told, such
+	// as that it does not exist.
+	missing error
+	// alias that the request named the key by; empty if it did not.
+	alias string
+	// byCiphertext: the caller did not name the key, its ciphertext did.
+	byCiphertext bool
+}
+
+// lookUp finds what the call acts on.
+func (c *call) lookUp(in any) error {
+	for i := range c.op.targets {
+		t := &c.op.targets[i]
+		named := ""
+		if t.member != "" {
+			if t.optional && c.op.member(in, t.member).IsZero() {
+				continue
+			}
+			if t.kind != onAccount {
+				named = c.op.text(in, t.member)
+			}
+		}
+		r, err := c.find(t, in, named)
+		if err != nil {
+			return err
+		}
+		c.resources = append(c.resources, r)
+		if r.key != nil {
+			c.noteResource(r.arn, r.account)
+		}
+		if t.kind == onAlias {
+			c.noteResource(r.arn, r.account)
+		}
+	}
+	return nil
+}
+
+func (c *call) find(t *target, in any, named string) (resource, error) {
+	switch t.kind {
+	case onAccount:
+		return resource{target: t, arn: "*", account: c.caller.Account}, nil
+	case onAlias:
+		return resource{target: t, arn: arn.AliasARNOf(c.region, c.caller.Account, named), account: c.caller.Account}, nil
+	case onCiphertext:
+		blob := c.op.member(in, t.blob).Bytes()
+		if blob == nil { // IGNORE_CIPHERTEXT
+			return c.resolve(t, named)
+		}
+		return c.findByCiphertext(t, blob, named)
+	default:
+		return c.resolve(t, named)
+	}
+}
+
+// resolve finds the key that an identifier names.
+func (c *call) resolve(t *target, named string) (resource, error) {
+	ref, err := arn.Parse(named)
+	if err != nil && !errors.Is(err, arn.ErrMalformedID) {
+		return resource{}, kmsapi.InvalidKeyID(named)
+	}
+	if ref.Region != "" && ref.Region != c.region {
+		return resource{}, kmsapi.InvalidARNRegion(ref.Region)
+	}
+	if err != nil {
+		return resource{}, kmsapi.InvalidKeyIDInARN(ref.ID)
+	}
+	if ref.Form&t.forms == 0 {
+		return resource{}, kmsapi.AliasNotSupported()
+	}
+	account := ref.Account
+	if account == "" {
+		account = c.caller.Account
+	}
+	if ref.Alias == "" {
+		return c.findKey(t, account, ref.ID)
+	}
+	return c.findAlias(t, account, ref.Alias)
+}
+
+func (c *call) findKey(t *target, account, id string) (resource, error) {
+	r := resource{target: t, account: account, arn: arn.KeyARNOf(c.region, account, id)}
+	key, err := c.view.Key(c.ctx, c.region, id)
+	switch {
+	case err == nil && key.Account == account && key.State != metadata.Deleted:
+		r.key = key
+	case err == nil, errors.Is(err, metadata.ErrNotFound):
+		r.missing = kmsapi.NotFoundKey(r.arn)
+	default:
+		return resource{}, err
+	}
+	return r, nil
+}
+
+func (c *call) findAlias(t *target, account, name string) (resource, error) {
+	alias, err := c.view.Alias(c.ctx, account, c.region, name)
+	if errors.Is(err, metadata.ErrNotFound) {
+		aliasARN := arn.AliasARNOf(c.region, account, name)
+		return resource{target: t, account: account, arn: aliasARN, alias: name, missing: kmsapi.AliasNotFound(aliasARN)}, nil
+	}
+	if err != nil {
+		return resource{}, err
+	}
+	r, err := c.findKey(t, account, alias.KeyID)
+	r.alias = name
+	return r, err
+}
+
+// findByCiphertext finds the key that made a ciphertext. A key that the caller
+// names as well must be that key: a bare key id is compared with the
+// ciphertext's before it is looked up in the caller's account.
+func (c *call) findByCiphertext(t *target, blob []byte, named string) (resource, error) {
+	header, _, headerErr := envelope.Open(blob)
+	if named == "" {
+		if headerErr != nil {
+			return resource{}, kmsapi.InvalidCiphertext()
+		}
+		return c.findMaker(t, header.KeyID)
+	}
+	if headerErr == nil && named == header.KeyID {
+		r, err := c.findMaker(t, header.KeyID)
+		r.byCiphertext = false
+		return r, err
+	}
+	r, err := c.resolve(t, named)
+	if err != nil || r.key == nil {
+		return r, err
+	}
+	if headerErr != nil {
+		return resource{}, kmsapi.InvalidCiphertext()
+	}
+	if r.key.ID == header.KeyID {
+		return r, nil
+	}
+	if r.account == c.caller.Account {
+		return resource{}, kmsapi.IncorrectKey()
+	}
+	r.missing = kmsapi.IncorrectKey() // would tell a stranger that the key exists
+	return r, nil
+}
+
+// findMaker finds a key by the id in a ciphertext, whoever owns it.
+func (c *call) findMaker(t *target, id string) (resource, error) {
+	key, err := c.view.Key(c.ctx, c.region, id)
+	if errors.Is(err, metadata.ErrNotFound) || err == nil && key.State == metadata.Deleted {
+		return resource{target: t, byCiphertext: true}, nil
+	}
+	if err != nil {
+		return resource{}, err
+	}
+	return resource{target: t, account: key.Account, arn: key.ARN(), key: key, byCiphertext: true}, nil
+}

@@ -1,0 +1,107 @@
+package gateway
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/time/rate"
+
+	"kmsgate/gateway/kmsapi"
+	"kmsgate/metadata"
+	"kmsgate/metadata/audit"
+)
+
+const (
+	// noiseRate is how many unauthenticated requests a second are recorded one
+	// by one. More are counted.
+	noiseRate = 50
+	// maxNoiseKinds bounds the kinds of refusals that are told apart in a
+	// second; what is beyond counts as one kind.
+	maxNoiseKinds = 1000
+)
+
+// noise counts refusals that are not recorded one by one: those for load, and
+// unauthenticated requests over their rate. Safe for concurrent use.
+type noise struct {
+	limiter *rate.Limiter
+	mu      sync.Mutex
+	counts  map[noiseKind]int64 // guarded by mu
+}
+
+// noiseKind is what refusals are counted by.
+type noiseKind struct {
+	second    int64 // Unix
+	account   string
+	accessKey string
+	sourceIP  string
+	source    string
+	operation string
+	region    string
+	code      kmsapi.Code
+}
+
+func newNoise() *noise {
+	return &noise{limiter: rate.NewLimiter(noiseRate, noiseRate), counts: map[noiseKind]int64{}}
+}
+
+// allow tells whether an unauthenticated request is recorded by itself.
+func (n *noise) allow(now time.Time) bool { return n.limiter.AllowN(now, 1) }
+
+func (n *noise) count(c *call, outcome *kmsapi.Error) {
+	k := noiseKind{
+		second: c.now.Unix(), account: c.caller.Account, accessKey: c.caller.AccessKeyID,
+		sourceIP: c.event.SourceIP, source: c.event.Source, operation: c.event.Name, region: c.event.Region,
+	}
+	if outcome != nil {
+		k.code = outcome.Code
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if _, known := n.counts[k]; !known && len(n.counts) >= maxNoiseKinds {
+		k = noiseKind{second: k.second, code: k.code, sourceIP: "0.0.0.0", source: serviceKMS.eventSource(), operation: "Other"}
+	}
+	n.counts[k]++
+}
+
+// flush records the counts of the seconds that are over. Counts that cannot be
+// recorded now are kept for the next time.
+func (n *noise) flush(ctx context.Context, store *metadata.Store, now time.Time) error {
+	for k, count := range n.take(now) {
+		identity := audit.UserIdentity{Type: audit.Unknown, AccessKeyID: k.accessKey}
+		if k.account != "" {
+			identity = rootIdentity(k.account, k.accessKey)
+		}
+		event := (&audit.Refusals{
+			Identity: identity, Second: time.Unix(k.second, 0), Source: k.source, Operation: k.operation,
+			Region: k.region, SourceIP: k.sourceIP, ErrorCode: string(k.code), Count: count,
+			EventID: uuid.NewString(), RecipientAccount: k.account,
+		}).Event()
+		if err := store.Record(ctx, nil, metadata.Record{Event: event.AppendJSON(nil)}); err != nil {
+			n.giveBack(k, count)
+			return err
+		}
+	}
+	return nil
+}
+
+// take removes the counts of the seconds before now's.
+func (n *noise) take(now time.Time) map[noiseKind]int64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	taken := map[noiseKind]int64{}
+	for k, count := range n.counts {
+		if k.second < now.Unix() {
+			taken[k] = count
+			delete(n.counts, k)
+		}
+	}
+	return taken
+}
+
+func (n *noise) giveBack(k noiseKind, count int64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.counts[k] += count
+}

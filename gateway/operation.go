@@ -1,0 +1,194 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"strings"
+
+	"kmsgate/gateway/arn"
+	"kmsgate/hsm/keyspec"
+	"kmsgate/metadata"
+)
+
+// An operation is one row of the API: all that differs between operations
+// outside their handlers. Adding one is two wire types, a row and a method.
+type operation struct {
+	service service
+	// name as in X-Amz-Target or Action; the IAM action is service:name.
+	name string
+	// targets are what the operation acts on, in the order in which they are
+	// looked up, authorised and listed in the audit record.
+	targets []target
+	// bucket is the rate that the operation draws on; see limits.go.
+	bucket bucket
+	// readOnly as CloudTrail has it: true for all cryptographic operations.
+	readOnly bool
+	// records are the request members that the audit record keeps; every
+	// other member is left out, secrets above all.
+	records []string
+	// refusal is why the operation is not served; nil for those that are.
+	refusal *refusal
+	typed
+}
+
+// action is the IAM action of one of the operation's targets.
+func (o *operation) action(t *target) string { return string(o.service) + ":" + t.action }
+
+// service is a SigV4 service name.
+type service string
+
+const (
+	serviceKMS service = "kms"
+	serviceSTS service = "sts"
+)
+
+// eventSource is CloudTrail's name of the service.
+func (s service) eventSource() string { return string(s) + ".amazonaws.com" }
+
+// targetKind says what sort of thing a target is.
+type targetKind uint8
+
+const (
+	onAccount     targetKind = iota // no resource: authorised by identity on "*"
+	onKey                           // a key named by a member
+	onCiphertext                    // the key that made a ciphertext, optionally named too
+	onAlias                         // an alias by name; authorised by identity on the alias
+	onAliasTarget                   // the key that the alias named by a member points to now
+)
+
+// A target is one thing that an operation acts on and how it is admitted.
+type target struct {
+	kind targetKind
+	// member of the request that names it, by its wire name.
+	member string
+	// side is what the names of the members about it begin with, in an
+	// operation with two keys: Source, Destination.
+	side string
+	// blob is the member with the ciphertext; onCiphertext only.
+	blob string
+	// action is the IAM action on it, without the service.
+	action string
+	// forms of identifier that are allowed.
+	forms arn.Form
+	// optional: the member may be absent, and then there is no such target.
+	optional bool
+	// foreign: usable on a key of another account, named by ARN.
+	foreign bool
+	// usage that the key must have; empty for any.
+	usage keyspec.Usage
+	// states in which the operation is allowed; zero for every state.
+	states metadata.States
+}
+
+// work is what a handler's check step found fit to be done. Both steps are
+// optional; do runs first.
+type work[Out any] struct {
+	// do calls the token or reads; it changes nothing in Postgres and no
+	// transaction is open while it runs.
+	do func(context.Context) (*Out, error)
+	// commit makes a change. The pipeline gives it a transaction and writes the
+	// audit record into the same one. It may run again if the transaction has
+	// to be repeated.
+	commit func(context.Context, *metadata.Tx) (*Out, error)
+}
+
+// erased is work without its types.
+type erased struct {
+	do     func(context.Context) (any, error)
+	commit func(context.Context, *metadata.Tx) (any, error)
+}
+
+// typed is an operation's handler with the request and response types erased.
+type typed struct {
+	newRequest func() any
+	// complete fills in the defaults that AWS makes visible and refuses what
+	// can be refused without looking anything up.
+	complete func(in any) error
+	check    func(c *call, in any) (erased, error)
+	// fields of the request type by wire name.
+	fields map[string][]int
+}
+
+// do ties a handler into a row: the only place where its types are erased.
+// complete may be nil.
+func do[In, Out any](complete func(*In) error, check func(*call, *In) (work[Out], error)) typed {
+	return typed{
+		newRequest: func() any { return new(In) },
+		complete: func(in any) error {
+			if complete == nil {
+				return nil
+			}
+			return complete(in.(*In))
+		},
+		check: func(c *call, in any) (erased, error) {
+			w, err := check(c, in.(*In))
+			if err != nil {
+				return erased{}, err
+			}
+			var e erased
+			if w.do != nil {
+				e.do = func(ctx context.Context) (any, error) { return erase(w.do(ctx)) }
+			}
+			if w.commit != nil {
+				e.commit = func(ctx context.Context, tx *metadata.Tx) (any, error) { return erase(w.commit(ctx, tx)) }
+			}
+			return e, nil
+		},
+		fields: fieldsByWireName(reflect.TypeFor[In](), nil),
+	}
+}
+
+func erase[Out any](out *Out, err error) (any, error) {
+	if out == nil || err != nil {
+		return nil, err // an untyped nil, not a nil *Out in an interface
+	}
+	return out, nil
+}
+
+// fieldsByWireName maps the JSON names of a request type's members, those of
+// embedded structs included, to their field indexes.
+func fieldsByWireName(t reflect.Type, prefix []int) map[string][]int {
+	fields := map[string][]int{}
+	if t.Kind() != reflect.Struct {
+		return fields
+	}
+	for i := range t.NumField() {
+		f := t.Field(i)
+		index := append(append([]int(nil), prefix...), i)
+		if f.Anonymous {
+			for name, embedded := range fieldsByWireName(f.Type, index) {
+				fields[name] = embedded
+			}
+			continue
+		}
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if name == "" {
+			name = f.Name
+		}
+		fields[name] = index
+	}
+	return fields
+}
+
+// member is a request's member by its wire name. A row that names a member its
+// request type does not have is found by a test over all rows.
+func (t *typed) member(in any, name string) reflect.Value {
+	index, ok := t.fields[name]
+	if !ok {
+		panic(fmt.Sprintf("gateway: request %T has no member %s", in, name))
+	}
+	return reflect.ValueOf(in).Elem().FieldByIndex(index)
+}
+
+// text is the string in a member; empty if it is absent.
+func (t *typed) text(in any, name string) string {
+	v := t.member(in, name)
+	if v.Kind() == reflect.Pointer {
+		if v.IsNil() {
+			return ""
+		}
+		v = v.Elem()
+	}
+	return v.String()
+}

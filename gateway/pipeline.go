@@ -1,0 +1,205 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+
+	"kmsgate/gateway/kmsapi"
+	"kmsgate/metadata"
+)
+
+// attempts bounds how often a call is decided anew because something that it
+// had read was changed meanwhile.
+const attempts = 5
+
+// walk takes a request along the one way there is:
+//
+//	in-flight limit → route → signature → rate → decode → constraints →
+//	look up → authorise → admit → check → work → record → answer
+//
+// It returns the answer's body. Whatever goes wrong on the way is recorded
+// like a success; if the record cannot be made durable, there is no answer but
+// KMSInternalException.
+func (c *call) walk(w http.ResponseWriter, r *http.Request) ([]byte, *kmsapi.Error) {
+	in, err := c.receive(w, r)
+	defer func() {
+		clear(c.body)
+		wipe(in)
+	}()
+	for attempt := 1; ; attempt++ {
+		var out []byte
+		if err == nil {
+			out, err = c.decide(in)
+		}
+		if err != nil && stale(err) && attempt < attempts {
+			c.again()
+			err = nil
+			continue
+		}
+		wire := c.asWire(err)
+		recordErr := c.record(wire)
+		switch {
+		case recordErr == nil:
+			return out, wire
+		case stale(recordErr) && attempt < attempts:
+			clear(out)
+			c.again()
+			if in == nil { // refused before anything was decided: only the record is repeated
+				continue
+			}
+			err = nil
+		default:
+			clear(out)
+			c.gateway.report(c, false, recordErr)
+			return nil, kmsapi.Internal()
+		}
+	}
+}
+
+func (c *call) asWire(err error) *kmsapi.Error {
+	if err == nil {
+		return nil
+	}
+	return c.wireError(err)
+}
+
+// stale tells whether a call failed because others changed what it had read.
+func stale(err error) bool {
+	return errors.Is(err, metadata.ErrStale) || errors.Is(err, metadata.ErrState)
+}
+
+// receive is the part of the way that does not depend on anything stored but
+// the caller's access key.
+func (c *call) receive(w http.ResponseWriter, r *http.Request) (any, error) {
+	if err := c.route(w, r); err != nil {
+		return nil, err
+	}
+	if err := c.authenticate(w, r); err != nil {
+		return nil, err
+	}
+	if c.op.refusal != nil {
+		return nil, refused(*c.op.refusal)
+	}
+	if !c.gateway.throttle.allow(c.now, throttleKey{c.caller.Account, c.region, c.op.bucket}) {
+		c.shed = true
+		return nil, kmsapi.Throttled()
+	}
+	in := c.op.newRequest()
+	if err := c.protocol().decode(c, in); err != nil {
+		return nil, err
+	}
+	c.noteParameters(in)
+	if err := kmsapi.Validate(in); err != nil {
+		return nil, err
+	}
+	if err := c.refuseMembers(in); err != nil {
+		return nil, err
+	}
+	if err := c.op.complete(in); err != nil {
+		return nil, err
+	}
+	c.noteParameters(in) // with the defaults filled in
+	return in, nil
+}
+
+// decide looks up, authorises and admits, and does the work. It may run more
+// than once. A change records itself.
+func (c *call) decide(in any) ([]byte, error) {
+	if err := c.lookUp(in); err != nil {
+		return nil, err
+	}
+	if err := c.authorise(in); err != nil {
+		return nil, err
+	}
+	if err := c.admit(); err != nil {
+		return nil, err
+	}
+	todo, err := c.op.check(c, in)
+	if err != nil {
+		return nil, err
+	}
+	if c.dryRun(in) {
+		return nil, kmsapi.DryRunSucceeded()
+	}
+	if todo.do != nil {
+		out, err := todo.do(c.ctx)
+		defer wipe(out)
+		if err != nil {
+			return nil, err
+		}
+		if todo.commit == nil {
+			return c.protocol().encode(c, out)
+		}
+	}
+	return c.change(todo.commit)
+}
+
+// change makes a change and its record in one transaction.
+func (c *call) change(commit func(context.Context, *metadata.Tx) (any, error)) (body []byte, err error) {
+	lookedUp := c.event.Resources
+	err = c.gateway.store.Change(c.ctx, c.view, func(tx *metadata.Tx) ([]byte, error) {
+		c.event.Resources = slices.Clip(lookedUp) // fn may run again
+		out, err := commit(c.ctx, tx)
+		if err != nil {
+			return nil, err
+		}
+		if body, err = c.protocol().encode(c, out); err != nil {
+			return nil, err
+		}
+		return c.records(nil)[0].Event, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.recorded = true
+	return body, nil
+}
+
+// record makes the call's outcome durable, unless a change did so already.
+func (c *call) record(outcome *kmsapi.Error) error {
+	if c.recorded {
+		return nil
+	}
+	if c.shed || c.caller.Account == "" && !c.gateway.noise.allow(c.now) {
+		c.shed = true
+		c.gateway.noise.count(c, outcome)
+		return nil
+	}
+	for _, r := range c.records(outcome) {
+		if err := c.gateway.store.Record(c.ctx, c.view, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// refuseMembers refuses members that are understood and cannot be honoured: a
+// restriction of the caller's must not be ignored.
+func (c *call) refuseMembers(in any) error {
+	for _, m := range unhonoured {
+		if _, ok := c.op.fields[m.member]; ok && !c.op.member(in, m.member).IsZero() {
+			return m.refuse()
+		}
+	}
+	return nil
+}
+
+// unhonoured are the members that no operation honours, with their refusals.
+var unhonoured = []struct {
+	member string
+	refuse func() *kmsapi.Error
+}{
+	{"Recipient", kmsapi.RecipientUnsupported}, // no attestation is verified here
+	{"GrantTokens", kmsapi.InvalidGrantToken},  // no grants, no tokens
+}
+
+// dryRun tells whether the request asks for a dry run.
+func (c *call) dryRun(in any) bool {
+	if _, ok := c.op.fields["DryRun"]; !ok {
+		return false
+	}
+	flag, _ := c.op.member(in, "DryRun").Interface().(*bool)
+	return kmsapi.Or(flag, false)
+}

@@ -1,0 +1,64 @@
+package gateway
+
+import (
+	"reflect"
+
+	"kmsgate/gateway/awsjson"
+	"kmsgate/gateway/awsquery"
+	"kmsgate/gateway/kmsapi"
+)
+
+// protocol is how a service speaks.
+type protocol struct {
+	contentType string
+	decode      func(c *call, in any) *kmsapi.Error
+	encode      func(c *call, out any) ([]byte, error)
+	encodeError func(c *call, e *kmsapi.Error) (status int, body []byte)
+	// unknown refuses an operation that the service does not have.
+	unknown func(c *call) *kmsapi.Error
+}
+
+// stsNamespace is the XML namespace of STS's answers: a name, not an address.
+const stsNamespace = "https://sts.amazonaws.com/doc/2011-06-15/"
+
+// protocols of the services: AWS JSON 1.1 for KMS, AWS Query for STS.
+var protocols = map[service]protocol{
+	serviceKMS: {
+		contentType: "application/x-amz-json-1.1",
+		decode:      func(c *call, in any) *kmsapi.Error { return awsjson.Decode(c.body, in) },
+		encode: func(_ *call, out any) ([]byte, error) {
+			if out == nil {
+				return nil, nil
+			}
+			return awsjson.Encode(out)
+		},
+		encodeError: func(_ *call, e *kmsapi.Error) (int, []byte) { return awsjson.EncodeError(e) },
+		unknown:     func(*call) *kmsapi.Error { return kmsapi.UnknownOperation() },
+	},
+	serviceSTS: {
+		contentType: "text/xml",
+		decode:      func(c *call, in any) *kmsapi.Error { return c.form.Decode(in) },
+		encode: func(c *call, out any) ([]byte, error) {
+			return awsquery.Encode(c.op.name, stsNamespace, c.requestID, out)
+		},
+		encodeError: func(c *call, e *kmsapi.Error) (int, []byte) {
+			return awsquery.EncodeError(e, stsNamespace, c.requestID)
+		},
+		unknown: func(c *call) *kmsapi.Error { return awsquery.UnknownAction(c.form) },
+	},
+}
+
+// wipe clears the secrets of a request or response, in struct fields of its
+// own: plaintext lives as short as it can.
+func wipe(message any) {
+	v := reflect.ValueOf(message)
+	if v.Kind() != reflect.Pointer || v.IsNil() || v.Elem().Kind() != reflect.Struct {
+		return
+	}
+	v = v.Elem()
+	for i := range v.NumField() {
+		if secret, ok := v.Field(i).Interface().(kmsapi.Secret); ok {
+			clear(secret)
+		}
+	}
+}

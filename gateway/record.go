@@ -1,0 +1,186 @@
+package gateway
+
+import (
+	"reflect"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+
+	"kmsgate/gateway/kmsapi"
+	"kmsgate/hsm"
+	"kmsgate/metadata"
+	"kmsgate/metadata/audit"
+)
+
+// accessDenied is how CloudTrail spells the code of a denial.
+const accessDenied = "AccessDenied"
+
+// useKind says what a cryptographic operation did with a material.
+type useKind uint8
+
+const (
+	encryption useKind = iota
+	decryption
+)
+
+// used counts a use of a material; it is recorded if the request succeeds.
+func (c *call) used(key *metadata.KeyEntry, material hsm.MaterialID, kind useKind) {
+	use := audit.Use{
+		Region: key.Region, KeyID: key.ID, MaterialID: material, Operation: c.op.name,
+		Time: c.now, EventID: c.event.EventID, RequestID: c.requestID,
+	}
+	switch kind {
+	case encryption:
+		use.Encryptions = 1
+	case decryption:
+		use.Decryptions = 1
+	}
+	c.uses = append(c.uses, ownedUse{Use: use, owner: key.Account})
+}
+
+// ownedUse is a use of a material and the account that owns its key.
+type ownedUse struct {
+	audit.Use
+	owner string
+}
+
+// usesOf are the call's uses of an account's keys, as the event that is
+// recorded for that account has them.
+func (c *call) usesOf(account string) []audit.Use {
+	var uses []audit.Use
+	for _, u := range c.uses {
+		if u.owner == account {
+			u.EventID = c.event.EventID
+			uses = append(uses, u.Use)
+		}
+	}
+	return uses
+}
+
+// noteMaterial puts a material's id into the record's additionalEventData.
+func (c *call) noteMaterial(member string, material hsm.MaterialID) {
+	c.event.AdditionalEventData = append(c.event.AdditionalEventData, audit.String(member, material.String()))
+}
+
+// noteResource adds a resource to the record.
+func (c *call) noteResource(arn, account string) {
+	c.event.Resources = append(c.event.Resources, audit.KeyResource(account, arn))
+}
+
+// noteParameters puts the request members that the row names into the record:
+// nothing else of a request is ever recorded.
+func (c *call) noteParameters(in any) {
+	members := make(audit.Members, 0, len(c.op.records))
+	for _, name := range c.op.records {
+		if m, ok := memberOf(lowerCamel(name), c.op.member(in, name)); ok {
+			members = append(members, m)
+		}
+	}
+	if len(members) > 0 {
+		c.event.RequestParameters = members
+	}
+}
+
+// memberOf turns a request's member into one of a record; ok is false if it is
+// absent.
+func memberOf(name string, v reflect.Value) (m audit.Member, ok bool) {
+	if v.IsZero() {
+		return m, false
+	}
+	if v.Kind() == reflect.Pointer {
+		v = v.Elem()
+	}
+	switch v.Kind() {
+	case reflect.String:
+		return audit.String(name, v.String()), true
+	case reflect.Bool:
+		return audit.Bool(name, v.Bool()), true
+	case reflect.Int32, reflect.Int64, reflect.Int:
+		return audit.Int(name, v.Int()), true
+	case reflect.Map:
+		context, ok := v.Interface().(map[string]string)
+		return audit.Map(name, context), ok
+	case reflect.Slice:
+		return listOf(name, v), true
+	default:
+		return m, false
+	}
+}
+
+func listOf(name string, v reflect.Value) audit.Member {
+	items := make([]audit.Member, 0, v.Len())
+	for i := range v.Len() {
+		if tag, ok := v.Index(i).Interface().(kmsapi.Tag); ok {
+			items = append(items, audit.Object("", audit.String("tagKey", kmsapi.Or(tag.TagKey, "")), audit.String("tagValue", kmsapi.Or(tag.TagValue, ""))))
+			continue
+		}
+		if m, ok := memberOf("", v.Index(i)); ok {
+			items = append(items, m)
+		}
+	}
+	return audit.List(name, items...)
+}
+
+// lowerCamel is CloudTrail's spelling of a member: KeyId is keyId.
+func lowerCamel(name string) string {
+	r, size := utf8.DecodeRuneInString(name)
+	return string(unicode.ToLower(r)) + name[size:]
+}
+
+// keyMetadataElements are the responseElements of CreateKey.
+func keyMetadataElements(m *kmsapi.KeyMetadata) audit.Members {
+	members := []audit.Member{
+		audit.String("aWSAccountId", m.AWSAccountID), audit.String("keyId", m.KeyID), audit.String("arn", m.ARN),
+		audit.Date("creationDate", m.CreationDate.Time), audit.Bool("enabled", m.Enabled),
+		audit.String("description", m.Description), audit.String("keyUsage", string(m.KeyUsage)),
+		audit.String("keyState", string(m.KeyState)), audit.String("origin", string(m.Origin)),
+		audit.String("keyManager", string(m.KeyManager)), audit.String("keySpec", string(m.KeySpec)),
+		audit.String("customerMasterKeySpec", string(m.CustomerMasterKeySpec)),
+		audit.Bool("multiRegion", m.MultiRegion),
+	}
+	if m.CurrentKeyMaterialID != "" {
+		members = append(members, audit.String("currentKeyMaterialId", m.CurrentKeyMaterialID))
+	}
+	return audit.Members{audit.Object("keyMetadata", members...)}
+}
+
+// finish completes the record with the outcome and returns its exact bytes.
+func (c *call) finish(err *kmsapi.Error) []byte {
+	if err != nil {
+		c.event.ErrorCode, c.event.ErrorMessage = string(err.Code), err.Message
+		if err.Code == kmsapi.AccessDeniedException {
+			c.event.ErrorCode = accessDenied
+		}
+		c.event.ResponseElements, c.event.AdditionalEventData, c.uses = nil, nil, nil
+	}
+	return c.event.AppendJSON(make([]byte, 0, 1536))
+}
+
+// records are the call's finished records: one for the caller's account and,
+// where it was allowed to use a key of another account, one for that account.
+func (c *call) records(err *kmsapi.Error) []metadata.Record {
+	owners := c.foreignOwners(err)
+	if len(owners) > 0 {
+		c.event.SharedEventID = uuid.NewString()
+	}
+	records := []metadata.Record{{Event: c.finish(err), Uses: c.usesOf(c.caller.Account)}}
+	for _, owner := range owners {
+		c.event.EventID, c.event.RecipientAccount = uuid.NewString(), owner
+		records = append(records, metadata.Record{Event: c.finish(err), Uses: c.usesOf(owner)})
+	}
+	return records
+}
+
+// foreignOwners are the other accounts whose keys the call was allowed to use.
+func (c *call) foreignOwners(err *kmsapi.Error) (owners []string) {
+	if err != nil && err.Code == kmsapi.AccessDeniedException {
+		return nil
+	}
+	for _, r := range c.resources {
+		if r.key != nil && r.key.Account != c.caller.Account {
+			owners = append(owners, r.key.Account)
+		}
+	}
+	return owners
+}
