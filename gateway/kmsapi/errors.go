@@ -37,11 +37,6 @@ func DependencyTimeout() *Error {
 	return &Error{DependencyTimeoutException, "The system timed out while trying to fulfill the request. You can retry the request."}
 }
 
-// KeyUnavailable says that the token that holds the key can't be reached.
-func KeyUnavailable() *Error {
-	return &Error{KeyUnavailableException, "The request was rejected because the specified KMS key was not available. You can retry the request."}
-}
-
 // Throttled refuses for load or rate.
 func Throttled() *Error {
 	return &Error{ThrottlingException, "You have exceeded the rate at which you may call KMS. Reduce the frequency of your calls."}
@@ -54,11 +49,6 @@ func Serialization(message string) *Error { return &Error{SerializationException
 
 // UnknownOperation refuses a target that names no operation.
 func UnknownOperation() *Error { return &Error{Code: UnknownOperationException} }
-
-// OperationNotServed refuses an operation of KMS that this server does not have.
-func OperationNotServed(operation string) *Error {
-	return &Error{UnsupportedOperationException, operation + " is not supported."}
-}
 
 // BodyTooLarge refuses a body over the limit, in bytes.
 func BodyTooLarge(limit int) *Error {
@@ -90,9 +80,6 @@ func InvalidKeyIDInARN(id string) *Error { return &Error{NotFoundException, "Inv
 func InvalidARNRegion(region string) *Error {
 	return &Error{NotFoundException, "Invalid arn " + region}
 }
-
-// InvalidARN refuses a string that begins like an ARN and is none of KMS.
-func InvalidARN(input string) *Error { return &Error{InvalidArnException, "Invalid arn " + input} }
 
 // AliasNotFound says that no such alias exists.
 func AliasNotFound(aliasARN string) *Error {
@@ -165,11 +152,6 @@ func invalid(message string) *Error { return &Error{ValidationException, message
 // only; path is its name in lowerCamel, for example "keyId".
 func MissingMember(path string) *Error { return violations([]string{nullText(path)}) }
 
-// PlaintextTooLong refuses more than an asymmetric key can encrypt at once.
-func PlaintextTooLong(a keyspec.Algorithm, s keyspec.Spec, maxBytes int) *Error {
-	return invalid("Algorithm " + string(a) + " and key spec " + string(s) + " cannot encrypt data larger than " + strconv.Itoa(maxBytes) + " bytes.")
-}
-
 // KeySpecOrNumberOfBytes refuses a data key with both sizes or none.
 func KeySpecOrNumberOfBytes() *Error {
 	return invalid("Please specify either number of bytes or key spec.")
@@ -181,11 +163,6 @@ func NumberOfBytesRequired() *Error { return invalid("NumberOfBytes is required.
 // EncryptionContextTooLarge refuses a context over the limit, in bytes.
 func EncryptionContextTooLarge(limit int) *Error {
 	return invalid("EncryptionContext must not be larger than " + strconv.Itoa(limit) + " bytes.")
-}
-
-// EncryptionContextUnsupported refuses a context for an asymmetric key.
-func EncryptionContextUnsupported() *Error {
-	return invalid("EncryptionContext is not supported for asymmetric KMS keys.")
 }
 
 // RecipientUnsupported refuses a Recipient: no attestation root is known here.

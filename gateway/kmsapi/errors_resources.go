@@ -30,17 +30,8 @@ func AliasOfAlias() *Error { return invalid("Aliases must refer to keys. Not ali
 
 // AliasUsageChange refuses to point an alias to a key of another usage.
 func AliasUsageChange(alias string, from, to keyspec.Usage) *Error {
-	return aliasChange(alias, "key usage", string(from), string(to))
-}
-
-// AliasTypeChange refuses to point an alias to a key of another type.
-func AliasTypeChange(alias string, from, to keyspec.Spec) *Error {
-	return aliasChange(alias, "key type", string(from), string(to))
-}
-
-func aliasChange(alias, what, from, to string) *Error {
-	return invalid("Alias " + alias + " cannot be changed from a CMK with " + what + " " + from + " to a CMK with " + what + " " + to +
-		". The " + what + " of the current CMK and the new CMK must be the same.")
+	return invalid("Alias " + alias + " cannot be changed from a CMK with key usage " + string(from) + " to a CMK with key usage " + string(to) +
+		". The key usage of the current CMK and the new CMK must be the same.")
 }
 
 // Tags.
@@ -80,11 +71,6 @@ func malformedPolicy(message string) *Error { return &Error{MalformedPolicyDocum
 // PolicyTooLarge refuses a policy of more than 32,768 bytes.
 func PolicyTooLarge() *Error {
 	return &Error{LimitExceededException, "The key policy must not be larger than 32768 bytes."}
-}
-
-// TooManyKeys refuses a key over the quota of the account.
-func TooManyKeys() *Error {
-	return &Error{LimitExceededException, "The quota of KMS keys has been reached for this account."}
 }
 
 // TooManyAliases refuses an alias over the quota of its key.
