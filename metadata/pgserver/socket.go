@@ -44,25 +44,14 @@ func (s *Server) makeSocketDir() (string, error) {
 		}
 		return dir, nil
 	}
-	return "", errors.New("no directory for the socket: neither XDG_RUNTIME_DIR nor TMPDIR nor /tmp will do")
+	return "", errors.New("no directory for the socket: neither TMPDIR nor /tmp will do")
 }
 
-// socketDirs returns where the directory of the socket may be, best first.
+// socketDirs returns where the directory of the socket may be, best first. Not
+// under XDG_RUNTIME_DIR, which goes when the user logs out.
 func (s *Server) socketDirs() []string {
-	var dirs []string
-	for _, base := range temporaryDirs(s.owner) {
-		dirs = append(dirs, filepath.Join(base, "kmsgate-"+shortHash(s.data())))
-	}
-	return dirs
-}
-
-// temporaryDirs returns where short-lived files may go, best first.
-func temporaryDirs(o owner) []string {
-	dirs := []string{os.TempDir(), "/tmp"}
-	if runtimeDir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(runtimeDir) && !o.switches {
-		dirs = append([]string{runtimeDir}, dirs...)
-	}
-	return dirs
+	name := "kmsgate-" + shortHash(s.data())
+	return []string{filepath.Join(os.TempDir(), name), filepath.Join("/tmp", name)}
 }
 
 // makePrivate makes a directory that belongs to o alone. One that is there already
