@@ -96,6 +96,7 @@ func decodeBase64(value []byte) ([]byte, *badBlob) {
 	// The decoder of the standard library skips line breaks, which shows in n.
 	padding := len(text) - len(bytes.TrimRight(text, "="))
 	if err != nil || n != len(decoded)-padding {
+		clear(decoded)
 		return nil, whyNotBase64(string(text))
 	}
 	return decoded[:n], nil

@@ -15,7 +15,7 @@ const (
 	user     = "arn:aws:iam::111122223333:user/u"
 )
 
-// The texts that are known from KMS itself, letter by letter.
+// Every text, letter by letter; clients match on those that are KMS's own.
 func TestErrorTexts(t *testing.T) {
 	t.Parallel()
 	sentence := func(rest string) string {
