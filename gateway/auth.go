@@ -54,19 +54,20 @@ func (c *call) authenticate(w http.ResponseWriter, r *http.Request) error {
 
 // accessKey is the key that the signature claims, if it is one and active.
 func (c *call) accessKey(s *sigv4.Signature) (*metadata.AccessKey, error) {
-	key, err := c.view.AccessKey(c.ctx, s.AccessKeyID)
-	if errors.Is(err, metadata.ErrNotFound) {
+	if s.Token != "" {
+		// Long-term keys have no session token: one that came along belongs to
+		// another key.
 		return nil, kmsapi.UnrecognizedClient()
 	}
-	if err != nil {
-		return nil, err
-	}
-	// Long-term keys have no session token: one that came along belongs to
-	// another key.
-	if key.Status != metadata.AccessKeyActive || s.Token != "" {
+	return c.activeKey(s.AccessKeyID)
+}
+
+func (c *call) activeKey(id string) (*metadata.AccessKey, error) {
+	key, err := c.view.AccessKey(c.ctx, id)
+	if errors.Is(err, metadata.ErrNotFound) || err == nil && key.Status != metadata.AccessKeyActive {
 		return nil, kmsapi.UnrecognizedClient()
 	}
-	return key, nil
+	return key, err
 }
 
 // readBody reads the whole body, once, or refuses it.

@@ -31,6 +31,8 @@ type call struct {
 	form    awsquery.Form // of a Query request
 	// body is the request's, once it is read; cleared when the call ends.
 	body []byte
+	// in is the request once it is decoded.
+	in any
 	// view is what the call has read of Postgres, with the versions it saw.
 	view      *metadata.View
 	resources []resource
@@ -64,15 +66,6 @@ func (c *call) token(key *metadata.KeyEntry) hsm.Token { return c.gateway.tokens
 
 // onBehalf says to the token for whom it works: the owner of the key.
 func (c *call) onBehalf(key *metadata.KeyEntry) hsm.Call { return hsm.Call{Account: key.Account} }
-
-// again forgets what was read and done, so that the call can be decided anew
-// after something it had read was changed by somebody else.
-func (c *call) again() {
-	c.view = c.gateway.store.View()
-	c.resources, c.uses = nil, nil
-	c.event.Resources, c.event.AdditionalEventData, c.event.ResponseElements = nil, nil, nil
-	c.event.ErrorCode, c.event.ErrorMessage = "", ""
-}
 
 // wireError is what the caller is told of an error. The cause of an internal
 // error goes to the log, under the request id, and never to the caller.

@@ -23,39 +23,54 @@ const attempts = 5
 // like a success; if the record cannot be made durable, there is no answer but
 // KMSInternalException.
 func (c *call) walk(w http.ResponseWriter, r *http.Request) ([]byte, *kmsapi.Error) {
-	in, err := c.receive(w, r)
+	received := c.receive(w, r)
 	defer func() {
 		clear(c.body)
-		wipe(in)
+		wipe(c.in)
 	}()
 	for attempt := 1; ; attempt++ {
-		var out []byte
+		out, err := []byte(nil), received
 		if err == nil {
-			out, err = c.decide(in)
+			out, err = c.decide(c.in)
 		}
-		if err != nil && stale(err) && attempt < attempts {
-			c.again()
-			err = nil
+		last := attempt == attempts
+		if stale(err) && !last {
+			received = c.again(received)
 			continue
 		}
 		wire := c.asWire(err)
 		recordErr := c.record(wire)
-		switch {
-		case recordErr == nil:
+		if recordErr == nil {
 			return out, wire
-		case stale(recordErr) && attempt < attempts:
-			clear(out)
-			c.again()
-			if in == nil { // refused before anything was decided: only the record is repeated
-				continue
-			}
-			err = nil
-		default:
-			clear(out)
+		}
+		clear(out)
+		if !stale(recordErr) || last {
 			c.gateway.report(c, false, recordErr)
 			return nil, kmsapi.Internal()
 		}
+		received = c.again(received)
 	}
+}
+
+// again prepares to decide the call anew: what was read is forgotten, and the
+// access key that signed it must still be good. received is why the request was
+// refused before anything was decided, and stays so.
+func (c *call) again(received error) error {
+	c.view = c.gateway.store.View()
+	c.resources, c.uses = nil, nil
+	c.event.Resources, c.event.AdditionalEventData, c.event.ResponseElements = nil, nil, nil
+	c.event.ErrorCode, c.event.ErrorMessage = "", ""
+	if received != nil {
+		return received
+	}
+	key, err := c.activeKey(c.caller.AccessKeyID)
+	if err != nil {
+		return err
+	}
+	if key.Account != c.caller.Account {
+		return kmsapi.UnrecognizedClient()
+	}
+	return nil
 }
 
 func (c *call) asWire(err error) *kmsapi.Error {
@@ -67,41 +82,41 @@ func (c *call) asWire(err error) *kmsapi.Error {
 
 // stale tells whether a call failed because others changed what it had read.
 func stale(err error) bool {
-	return errors.Is(err, metadata.ErrStale) || errors.Is(err, metadata.ErrState)
+	return err != nil && (errors.Is(err, metadata.ErrStale) || errors.Is(err, metadata.ErrState))
 }
 
 // receive is the part of the way that does not depend on anything stored but
 // the caller's access key.
-func (c *call) receive(w http.ResponseWriter, r *http.Request) (any, error) {
+func (c *call) receive(w http.ResponseWriter, r *http.Request) error {
 	if err := c.route(w, r); err != nil {
-		return nil, err
+		return err
 	}
 	if err := c.authenticate(w, r); err != nil {
-		return nil, err
+		return err
 	}
 	if c.op.refusal != nil {
-		return nil, refused(*c.op.refusal)
+		return refused(*c.op.refusal)
 	}
 	if !c.gateway.throttle.allow(c.now, throttleKey{c.caller.Account, c.region, c.op.bucket}) {
 		c.shed = true
-		return nil, kmsapi.Throttled()
+		return kmsapi.Throttled()
 	}
-	in := c.op.newRequest()
-	if err := c.protocol().decode(c, in); err != nil {
-		return nil, err
+	c.in = c.op.newRequest()
+	if err := c.protocol().decode(c, c.in); err != nil {
+		return err
 	}
-	c.noteParameters(in)
-	if err := kmsapi.Validate(in); err != nil {
-		return nil, err
+	c.noteParameters(c.in)
+	if err := kmsapi.Validate(c.in); err != nil {
+		return err
 	}
-	if err := c.refuseMembers(in); err != nil {
-		return nil, err
+	if err := c.refuseMembers(c.in); err != nil {
+		return err
 	}
-	if err := c.op.complete(in); err != nil {
-		return nil, err
+	if err := c.op.complete(c.in); err != nil {
+		return err
 	}
-	c.noteParameters(in) // with the defaults filled in
-	return in, nil
+	c.noteParameters(c.in) // with the defaults filled in
+	return nil
 }
 
 // decide looks up, authorises and admits, and does the work. It may run more
