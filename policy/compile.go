@@ -9,7 +9,7 @@ import (
 // each sort; what it returns is of use only if there is none.
 type compiler struct {
 	resourceBased bool
-	special       syntax // variables, if the document's version has them
+	special       syntax // of all values: variables, if the version has them, and hiding
 
 	syntax    *SyntaxError
 	principal *PrincipalError
@@ -30,7 +30,7 @@ func (c *compiler) policy(root node) *Policy {
 	if version, ok := root.member("Version"); ok {
 		switch c.text("Version", version) {
 		case "2012-10-17":
-			c.special = variables
+			c.special |= variables
 		case "2008-10-17": // also of documents that give none
 		default:
 			c.fail("Version", "must be 2012-10-17 or 2008-10-17")

@@ -235,6 +235,10 @@ func TestKeyPoliciesDoNotSeeTagsAndAliases(t *testing.T) {
 		if !holds(t, "Allow", `"Null": {"`+key+`": true}`, facts) {
 			t.Errorf("a key policy sees %s", key)
 		}
+		facts = append(facts, policy.Fact{Key: "a:k", Values: []string{"alias/x"}})
+		if holds(t, "Allow", `"StringEquals": {"a:k": "${`+key+`}"}`, facts) {
+			t.Errorf("a key policy sees the variable %s", key)
+		}
 	}
 }
 

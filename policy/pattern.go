@@ -56,6 +56,7 @@ type syntax uint8
 const (
 	wildcards syntax = 1 << iota
 	variables
+	hiding // variables of keys that key policies do not see are never set
 )
 
 // compilePattern returns what is wrong with the text, if anything.
@@ -72,6 +73,9 @@ func compilePattern(s string, special syntax) (p pattern, problem string) {
 			t, problem := compileVariable(s[len("${"):end])
 			if problem != "" {
 				return pattern{}, problem
+			}
+			if special&hiding != 0 && isHiddenFromKeyPolicies(t.text) {
+				t.text = "" // no key's name
 			}
 			p.variables = p.variables || t.kind == variable
 			last.add(t)

@@ -62,6 +62,9 @@ func parse(document string, resourceBased bool) (*Policy, error) {
 		return nil, err
 	}
 	c := compiler{resourceBased: resourceBased}
+	if resourceBased {
+		c.special = hiding
+	}
 	p := c.policy(root)
 	switch {
 	case c.syntax != nil:
