@@ -118,7 +118,8 @@ func Authorize(in Input) Decision { return authorize(&in, nil) }
 // AllowsAlone tells whether p by itself lets a caller do something: the check
 // that a new key policy does not lock its writer out. An Allow for the caller's
 // account counts; conditions are judged by the request at hand. Of the Input
-// only Caller, Action, Resource and Context matter.
+// only Caller, Action, Resource and Context matter, and that there is a Boundary
+// to a Deny with NotPrincipal.
 //
 // KMS Developer Guide, "Default key policy", on the safety check of PutKeyPolicy.
 func (p *Policy) AllowsAlone(in Input) bool {
