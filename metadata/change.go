@@ -31,8 +31,8 @@ func (s *Store) Change(ctx context.Context, v *View, fn func(*Tx) (event []byte,
 			break
 		}
 	}
-	if errors.Is(err, ErrStale) {
-		s.cache.drop(v.versions())
+	if errors.Is(err, ErrStale) || errors.Is(err, ErrState) {
+		s.cache.drop(v.versions()) // what the caller had read is not so any more
 	}
 	return wrap(err, "change")
 }
