@@ -38,6 +38,9 @@ func malformedPolicy(err error) error {
 	if _, ok := errors.AsType[*policy.PrincipalError](err); ok {
 		return kmsapi.PolicyPrincipals()
 	}
+	if _, ok := errors.AsType[*policy.ConditionError](err); ok {
+		return kmsapi.PolicyOverlyPermissive()
+	}
 	return kmsapi.PolicyMalformed(err.Error())
 }
 

@@ -46,14 +46,23 @@ func (c *call) lookUp(in any) error {
 			return err
 		}
 		c.resources = append(c.resources, r)
+	}
+	c.noteResources()
+	return nil
+}
+
+// noteResources puts what was found into the record, aliases after keys.
+func (c *call) noteResources() {
+	for _, r := range c.resources {
 		if r.key != nil {
-			c.noteResource(r.arn, r.account)
+			c.noteResource(r.key.ARN(), r.key.Account)
 		}
-		if t.kind == onAlias {
+	}
+	for _, r := range c.resources {
+		if r.target.kind == onAlias {
 			c.noteResource(r.arn, r.account)
 		}
 	}
-	return nil
 }
 
 func (c *call) find(t *target, in any, named string) (resource, error) {

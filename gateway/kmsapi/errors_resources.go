@@ -60,6 +60,11 @@ func PolicyPrincipals() *Error {
 	return malformedPolicy("Policy contains a statement with one or more invalid principals.")
 }
 
+// PolicyOverlyPermissive refuses ForAllValues with a key of a single value.
+func PolicyOverlyPermissive() *Error {
+	return malformedPolicy("OverlyPermissiveCondition: Using the ForAllValues set operator with a single-valued condition key matches requests without the specified [encryption context or tag] or with an unspecified [encryption context or tag]. To fix, remove ForAllValues.")
+}
+
 // PolicyMalformed refuses a policy for a problem of its syntax, which names the
 // place and quotes nothing else of the document.
 func PolicyMalformed(problem string) *Error { return malformedPolicy(problem) }
