@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"kmsgate/metadata"
+	"kmsgate/gateway/arn"
 )
 
 // accountCommands are the subcommands of account.
@@ -24,7 +24,10 @@ func runAccountCreate(ctx context.Context, p *program, args []string) error {
 	set := p.flags("account create -config FILE -account ACCOUNT", "Creates an account; the audit log has it.")
 	path := set.String("config", "", "configuration `file` (required)")
 	account := set.String("account", "", "12 `digits` (required)")
-	if err := parse(set, args); err != nil {
+	if err := p.parse(set, args); err != nil {
+		return err
+	}
+	if err := checkAccount(*account); err != nil {
 		return err
 	}
 	return p.withInstallation(ctx, *path, func(i *installation) error {
@@ -42,7 +45,10 @@ func runAccountRootKey(ctx context.Context, p *program, args []string) error {
 	set := p.flags("account root-key -config FILE -account ACCOUNT", "Makes another access key for the root of an account; the audit log has it.\nKeys that exist stay valid.")
 	path := set.String("config", "", "configuration `file` (required)")
 	account := set.String("account", "", "12 `digits` (required)")
-	if err := parse(set, args); err != nil {
+	if err := p.parse(set, args); err != nil {
+		return err
+	}
+	if err := checkAccount(*account); err != nil {
 		return err
 	}
 	return p.withInstallation(ctx, *path, func(i *installation) error {
@@ -56,16 +62,27 @@ func runAccountRootKey(ctx context.Context, p *program, args []string) error {
 	})
 }
 
+// checkAccount refuses what is no account id, before anything is opened.
+func checkAccount(id string) error {
+	if !arn.IsAccount(id) {
+		return usagef("-account is %q: an account has 12 digits", id)
+	}
+	return nil
+}
+
 func runAccountList(ctx context.Context, p *program, args []string) error {
-	set := p.flags("account list -config FILE", "Lists the accounts with the time they were created. Needs no token.")
+	set := p.flags("account list -config FILE", "Lists the accounts with the time they were created; the audit log has it.\nNeeds no token.")
 	path := set.String("config", "", "configuration `file` (required)")
-	if err := parse(set, args); err != nil {
+	if err := p.parse(set, args); err != nil {
 		return err
 	}
-	return p.withStore(ctx, *path, func(store *metadata.Store) error {
+	return p.withDatabase(ctx, *path, func(i *installation) error {
+		if err := i.record(ctx, adminEvent("account list", "ListAccounts", "", "", time.Now(), nil)); err != nil {
+			return err
+		}
 		after := ""
 		for {
-			accounts, err := store.ListAccounts(ctx, after, 1000)
+			accounts, err := i.store.ListAccounts(ctx, after, 1000)
 			if err != nil || len(accounts) == 0 {
 				return err
 			}
@@ -77,20 +94,15 @@ func runAccountList(ctx context.Context, p *program, args []string) error {
 	})
 }
 
-// withStore opens the database alone, for commands that need no token.
-func (p *program) withStore(ctx context.Context, path string, do func(*metadata.Store) error) error {
+// withDatabase opens the database alone, for commands that need no token.
+func (p *program) withDatabase(ctx context.Context, path string, do func(*installation) error) error {
 	c, logger, err := p.configuration(path)
 	if err != nil {
 		return err
 	}
-	store, err := metadata.Open(ctx, metadata.Config{
-		URL: c.Database.URL, Instance: c.Instance, AllowUnsafeDurability: c.Database.AllowUnsafeDurability,
-		MaxConns: c.Database.MaxConnections, Logger: logger,
-	})
+	i, err := openDatabase(ctx, c, logger, nil)
 	if err != nil {
 		return err
 	}
-	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
-	defer cancel()
-	return errors.Join(do(store), store.Close(closing))
+	return errors.Join(do(i), i.close(ctx))
 }

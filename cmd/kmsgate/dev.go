@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,11 +30,15 @@ the same credentials.
 It is for development, not for production: SoftHSM keeps keys in files, the PIN
 lies beside them, there is no TLS and request rates are off.`
 
-// devNames are what dev calls its token, database and key store.
+// What dev calls its token and its database.
 const (
 	devToken    = "kmsgate"
 	devDatabase = "kmsgate"
 )
+
+// regionPattern is what a region may be called, short enough for the name of its
+// key store.
+var regionPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,49}$`)
 
 // devOptions are the flags of dev.
 type devOptions struct {
@@ -48,7 +54,7 @@ func runDev(ctx context.Context, p *program, args []string) error {
 	listen := set.String("listen", "127.0.0.1:4599", "loopback `address` to listen on")
 	accounts := set.String("accounts", "111122223333", "`accounts` to create, 12 digits each, separated by commas")
 	region := set.String("region", "us-east-1", "`region` that is served")
-	if err := parse(set, args); err != nil {
+	if err := p.parse(set, args); err != nil {
 		return err
 	}
 	o := devOptions{dir: *dir, listen: *listen, region: *region, accounts: strings.Split(*accounts, ",")}
@@ -59,13 +65,22 @@ func runDev(ctx context.Context, p *program, args []string) error {
 }
 
 func (o *devOptions) check() (err error) {
-	for _, a := range o.accounts {
+	for n, a := range o.accounts {
 		if !arn.IsAccount(a) {
-			return fmt.Errorf("-accounts: %q is not 12 digits", a)
+			return usagef("-accounts: %q is not 12 digits", a)
+		}
+		if slices.Contains(o.accounts[:n], a) {
+			return usagef("-accounts: %s is there twice", a)
 		}
 	}
 	if !isLoopback(o.listen) {
-		return fmt.Errorf("-listen: %s is not loopback; dev has no TLS (kmsgate serve has)", o.listen)
+		return usagef("-listen: %q is not 127.0.0.1:PORT or [::1]:PORT, and dev serves on loopback only: it has no TLS (kmsgate serve has)", o.listen)
+	}
+	if !regionPattern.MatchString(o.region) {
+		return usagef("-region: %q is not a region, such as us-east-1", o.region)
+	}
+	if o.dir == "" {
+		return usagef("-dir is empty")
 	}
 	o.dir, err = filepath.Abs(o.dir)
 	return err
@@ -90,45 +105,105 @@ func (p *program) dev(ctx context.Context, o devOptions) error {
 
 // devOn serves on a database that is running.
 func (p *program) devOn(ctx context.Context, o devOptions, server *pgserver.Server, logger *slog.Logger) error {
-	token, err := softhsm.Provision(filepath.Join(o.dir, "softhsm"), devToken)
-	if err != nil {
-		return err
-	}
-	err = metadata.CreateDatabase(ctx, server.URL("postgres"), devDatabase, "")
+	err := metadata.CreateDatabase(ctx, server.URL("postgres"), devDatabase, "")
 	if err != nil && !errors.Is(err, metadata.ErrExists) {
 		return err
 	}
-	c := o.config(server.URL(devDatabase), token)
+	c := o.config(server.URL(devDatabase))
 	if err := metadata.Migrate(ctx, c.Database.URL); err != nil {
 		return err
 	}
-	if err := o.writeConfig(c); err != nil {
-		return err
-	}
 	registry := newRegistry()
-	i, err := openInstallation(ctx, c, logger, registry)
+	i, err := openDatabase(ctx, c, logger, registry)
 	if err != nil {
 		return err
 	}
-	err = i.ensureRegions(ctx, "dev")
+	err = i.devToken(ctx, o, filepath.Dir(server.Dir()))
+	if err == nil {
+		err = i.openTokens(ctx, registry)
+	}
+	if err == nil {
+		err = i.ensureRegions(ctx, "dev")
+	}
 	if err == nil {
 		err = p.devServe(ctx, o, i, registry)
 	}
 	return errors.Join(err, i.close(ctx))
 }
 
-func (o *devOptions) config(databaseURL string, token softhsm.Token) *config {
+// config is all of the configuration but the token.
+func (o *devOptions) config(databaseURL string) *config {
 	off := false
 	return &config{
 		Listen: o.listen, AdminListen: "127.0.0.1:0", Instance: "dev", Throttling: &off,
-		Database: databaseConfig{URL: databaseURL},
-		Modules: []moduleConfig{{
-			Path:        token.Module,
-			Environment: map[string]string{"SOFTHSM2_CONF": token.ConfPath},
-			Tokens:      []tokenConfig{{Name: devToken, Serial: token.Serial, PINFile: token.PINFile}},
-		}},
-		Regions: []regionConfig{{Name: o.region, Store: "default-" + o.region, Token: devToken}},
+		Database: databaseConfig{URL: databaseURL}, Regions: o.regions(),
 	}
+}
+
+// regions are the region that was asked for and, after it, those of earlier
+// starts: what is sealed in their stores, such as the secrets of access keys,
+// stays in use.
+func (o *devOptions) regions() []regionConfig {
+	regions := []regionConfig{{Name: o.region, Store: "default-" + o.region, Token: devToken}}
+	before, err := readConfig(o.configFile())
+	if err != nil { // the first start
+		return regions
+	}
+	for _, r := range before.Regions {
+		if r.Name != o.region {
+			regions = append(regions, r)
+		}
+	}
+	return regions
+}
+
+// devToken makes the token, or finds it, and adds it to the configuration. A
+// database that knows keys in another token is of no use without that one: a
+// new token would only hide that they are lost.
+func (i *installation) devToken(ctx context.Context, o devOptions, cluster string) error {
+	var needed string // serial
+	for _, r := range i.config.Regions {
+		keys, err := i.store.ServiceKeys(ctx, r.Store)
+		if err != nil {
+			return err
+		}
+		for _, k := range keys {
+			if len(k.Tokens) > 0 {
+				needed = k.Tokens[0]
+			}
+		}
+	}
+	dir := filepath.Join(o.dir, "softhsm")
+	made, err := os.ReadDir(filepath.Join(dir, "tokens"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if needed != "" && len(made) == 0 {
+		return o.errTokenGone(needed, cluster)
+	}
+	token, err := softhsm.Provision(dir, devToken)
+	if err != nil {
+		return err
+	}
+	if needed != "" && needed != token.Serial {
+		return o.errTokenGone(needed, cluster)
+	}
+	i.config.Modules = []moduleConfig{{
+		Path:        token.Module,
+		Environment: map[string]string{"SOFTHSM2_CONF": token.ConfPath},
+		Tokens:      []tokenConfig{{Name: devToken, Serial: token.Serial, PINFile: token.PINFile}},
+	}}
+	return o.writeConfig(i.config)
+}
+
+// errTokenGone says how to begin anew. cluster is where the database lies.
+func (o *devOptions) errTokenGone(serial, cluster string) error {
+	remove := o.dir
+	if inside, err := filepath.EvalSymlinks(o.dir); err != nil || !strings.HasPrefix(cluster, inside+string(filepath.Separator)) {
+		remove += " and " + cluster
+	}
+	return fmt.Errorf("the keys in the database were made with token %s, which is not in %s any more, and are lost without it; "+
+		"put the token back, or remove %s to begin anew", serial, filepath.Join(o.dir, "softhsm"), remove)
 }
 
 // configFile is the configuration for the other commands, such as audit tail.
@@ -153,12 +228,13 @@ func (p *program) devServe(ctx context.Context, o devOptions, i *installation, r
 		}
 		secrets[account] = environment
 	}
-	var written error
-	err := i.serve(ctx, registry, func(at addresses) {
-		written = o.writeEnvironments(at, secrets)
+	return i.serve(ctx, registry, func(at addresses) error {
+		if err := o.writeEnvironments(at, secrets); err != nil {
+			return err
+		}
 		p.devWelcome(o, at)
+		return nil
 	})
-	return errors.Join(err, written)
 }
 
 // devAccount makes sure that an account exists and returns the shell exports

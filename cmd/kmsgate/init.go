@@ -16,7 +16,10 @@ func runInit(ctx context.Context, p *program, args []string) error {
 	set := p.flags("init -config FILE -account ACCOUNT", initUsage)
 	path := set.String("config", "", "configuration `file` (required)")
 	account := set.String("account", "", "first account, 12 `digits` (required)")
-	if err := parse(set, args); err != nil {
+	if err := p.parse(set, args); err != nil {
+		return err
+	}
+	if err := checkAccount(*account); err != nil {
 		return err
 	}
 	return p.withInstallation(ctx, *path, func(i *installation) error {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -30,6 +29,18 @@ type installation struct {
 // openInstallation opens the database and then the tokens: a token's PIN is
 // tried only where a refusal can be remembered.
 func openInstallation(ctx context.Context, c *config, logger *slog.Logger, metrics prometheus.Registerer) (*installation, error) {
+	i, err := openDatabase(ctx, c, logger, metrics)
+	if err != nil {
+		return nil, err
+	}
+	if err := i.openTokens(ctx, metrics); err != nil {
+		return nil, errors.Join(err, i.close(ctx))
+	}
+	return i, nil
+}
+
+// openDatabase opens an installation without its tokens.
+func openDatabase(ctx context.Context, c *config, logger *slog.Logger, metrics prometheus.Registerer) (*installation, error) {
 	store, err := metadata.Open(ctx, metadata.Config{
 		URL: c.Database.URL, Instance: c.Instance, AllowUnsafeDurability: c.Database.AllowUnsafeDurability,
 		MaxConns: c.Database.MaxConnections, Logger: logger, Metrics: metrics,
@@ -37,19 +48,13 @@ func openInstallation(ctx context.Context, c *config, logger *slog.Logger, metri
 	if err != nil {
 		return nil, err
 	}
-	i := &installation{config: c, logger: logger, store: store, byStore: map[string]*pkcs11.Engine{}}
-	if err := i.openTokens(ctx, metrics); err != nil {
-		return nil, errors.Join(err, i.close(ctx))
-	}
-	return i, nil
+	return &installation{config: c, logger: logger, store: store, byStore: map[string]*pkcs11.Engine{}}, nil
 }
 
 func (i *installation) openTokens(ctx context.Context, metrics prometheus.Registerer) error {
 	for _, m := range i.config.Modules {
-		for name, value := range m.Environment {
-			if err := os.Setenv(name, value); err != nil {
-				return fmt.Errorf("environment of %s: %w", m.Path, err)
-			}
+		if err := m.setEnvironment(); err != nil {
+			return err
 		}
 		for _, t := range m.Tokens {
 			if err := i.openToken(ctx, m, t, metrics); err != nil {

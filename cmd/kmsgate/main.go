@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 )
 
@@ -46,6 +47,11 @@ const exitUsage = 2
 // errUsage is a wrong command line that was already explained.
 var errUsage = errors.New("usage")
 
+// usageError is a wrong command line that main has to explain yet.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	p := &program{stdout: os.Stdout, stderr: os.Stderr}
@@ -56,7 +62,7 @@ func main() {
 
 // main runs a command line and returns the exit code.
 func (p *program) main(ctx context.Context, args []string) int {
-	if len(args) == 0 || args[0] == "help" || args[0] == "-h" || args[0] == "-help" || args[0] == "--help" {
+	if len(args) == 0 || args[0] == "help" || asksHelp(args[0]) {
 		p.usage(p.stdout)
 		return 0
 	}
@@ -64,19 +70,27 @@ func (p *program) main(ctx context.Context, args []string) int {
 		if c.name != args[0] {
 			continue
 		}
-		switch err := c.run(ctx, p, args[1:]); {
-		case err == nil, errors.Is(err, flag.ErrHelp):
-			return 0
-		case errors.Is(err, errUsage):
-			return exitUsage
-		default:
-			fmt.Fprintf(p.stderr, "kmsgate %s: %v\n", c.name, err)
-			return 1
-		}
+		return p.exitCode(c.name, c.run(ctx, p, args[1:]))
 	}
 	fmt.Fprintf(p.stderr, "kmsgate: there is no command %q\n\n", args[0])
 	p.usage(p.stderr)
 	return exitUsage
+}
+
+// exitCode says what went wrong, unless that was done, and with which code to exit.
+func (p *program) exitCode(command string, err error) int {
+	switch {
+	case err == nil, errors.Is(err, flag.ErrHelp):
+		return 0
+	case errors.Is(err, errUsage):
+		return exitUsage
+	}
+	fmt.Fprintf(p.stderr, "kmsgate %s: %v\n", command, err)
+	if _, ok := errors.AsType[usageError](err); ok {
+		fmt.Fprintf(p.stderr, "kmsgate %s -h shows the usage.\n", command)
+		return exitUsage
+	}
+	return 1
 }
 
 func (p *program) usage(w io.Writer) {
@@ -104,8 +118,12 @@ func (p *program) flags(usage, description string) *flag.FlagSet {
 	return set
 }
 
-// parse reads the flags and refuses arguments beyond them.
-func parse(set *flag.FlagSet, args []string) error {
+// parse reads the flags and refuses arguments beyond them. Help that was asked
+// for goes to standard output.
+func (p *program) parse(set *flag.FlagSet, args []string) error {
+	if slices.ContainsFunc(args, asksHelp) {
+		set.SetOutput(p.stdout)
+	}
 	if err := set.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return err
@@ -120,6 +138,11 @@ func parse(set *flag.FlagSet, args []string) error {
 	return nil
 }
 
+// asksHelp tells whether an argument is the flag for help.
+func asksHelp(arg string) bool {
+	return arg == "-h" || arg == "-help" || arg == "--h" || arg == "--help"
+}
+
 // subcommand runs one of a command's own commands.
 func (p *program) subcommand(ctx context.Context, parent string, table []command, args []string) error {
 	if len(args) > 0 {
@@ -129,10 +152,12 @@ func (p *program) subcommand(ctx context.Context, parent string, table []command
 			}
 		}
 	}
-	help := len(args) > 0 && (args[0] == "-h" || args[0] == "-help" || args[0] == "--help" || args[0] == "help")
+	help := len(args) > 0 && (args[0] == "help" || asksHelp(args[0]))
 	w := p.stderr
 	if help {
 		w = p.stdout
+	} else if len(args) > 0 {
+		fmt.Fprintf(w, "kmsgate %s: there is no command %q\n\n", parent, args[0])
 	}
 	fmt.Fprintf(w, "Usage: kmsgate %s COMMAND [flags]\n\nCommands:\n\n", parent)
 	for _, c := range table {

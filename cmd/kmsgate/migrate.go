@@ -13,7 +13,7 @@ while instances of the version before are serving.`
 func runMigrate(ctx context.Context, p *program, args []string) error {
 	set := p.flags("migrate -config FILE", migrateUsage)
 	path := set.String("config", "", "configuration `file` (required)")
-	if err := parse(set, args); err != nil {
+	if err := p.parse(set, args); err != nil {
 		return err
 	}
 	c, _, err := p.configuration(*path)

@@ -27,7 +27,7 @@ says what to do. SIGTERM and SIGINT finish what was accepted and stop.`
 func runServe(ctx context.Context, p *program, args []string) error {
 	set := p.flags("serve -config FILE", serveUsage)
 	path := set.String("config", "", "configuration `file` (required)")
-	if err := parse(set, args); err != nil {
+	if err := p.parse(set, args); err != nil {
 		return err
 	}
 	c, logger, err := p.configuration(*path)
@@ -41,7 +41,7 @@ func runServe(ctx context.Context, p *program, args []string) error {
 	}
 	err = i.checkInitialised(ctx)
 	if err == nil {
-		err = i.serve(ctx, registry, func(addresses) {})
+		err = i.serve(ctx, registry, func(addresses) error { return nil })
 	}
 	return errors.Join(err, i.close(ctx))
 }
@@ -49,7 +49,7 @@ func runServe(ctx context.Context, p *program, args []string) error {
 // configuration reads the configuration file and makes the logger it asks for.
 func (p *program) configuration(path string) (*config, *slog.Logger, error) {
 	if path == "" {
-		return nil, nil, errors.New("-config is missing: the configuration file; deployments/kmsgate.yaml is a sample")
+		return nil, nil, usagef("-config is missing: the configuration file; deployments/kmsgate.yaml is a sample")
 	}
 	c, err := readConfig(path)
 	if err != nil {
@@ -91,8 +91,8 @@ const (
 )
 
 // serve listens and serves until ctx ends, then finishes what was accepted.
-// ready is told the addresses once it listens.
-func (i *installation) serve(ctx context.Context, registry *prometheus.Registry, ready func(addresses)) error {
+// ready is told the addresses once it listens; its error ends the serving.
+func (i *installation) serve(ctx context.Context, registry *prometheus.Registry, ready func(addresses) error) error {
 	g, err := i.newGateway(registry)
 	if err != nil {
 		return err
@@ -115,11 +115,11 @@ func (i *installation) serve(ctx context.Context, registry *prometheus.Registry,
 		at.admin = admin.Addr().String()
 	}
 	i.logger.Info("serving", "address", at.api, "admin_address", at.admin, "tls", i.config.TLS.Certificate != "", "version", version())
-	return i.run(ctx, g, servers, listeners, func() { ready(at) })
+	return i.run(ctx, g, servers, listeners, func() error { return ready(at) })
 }
 
 // run serves on the listeners until ctx ends or one of them fails.
-func (i *installation) run(ctx context.Context, g *gateway.Gateway, servers []*http.Server, listeners []net.Listener, ready func()) error {
+func (i *installation) run(ctx context.Context, g *gateway.Gateway, servers []*http.Server, listeners []net.Listener, ready func() error) error {
 	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBackground()
 	done := make(chan struct{})
@@ -131,12 +131,13 @@ func (i *installation) run(ctx context.Context, g *gateway.Gateway, servers []*h
 	for n, server := range servers {
 		go func() { failed <- server.Serve(listeners[n]) }()
 	}
-	ready()
-	var err error
-	select {
-	case err = <-failed:
-	case <-ctx.Done():
-		i.logger.Info("stopping: finishing what was accepted")
+	err := ready()
+	if err == nil {
+		select {
+		case err = <-failed:
+		case <-ctx.Done():
+			i.logger.Info("stopping: finishing what was accepted")
+		}
 	}
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 	defer cancel()

@@ -12,7 +12,6 @@ import (
 	"github.com/google/uuid"
 
 	"kmsgate/gateway"
-	"kmsgate/gateway/arn"
 	"kmsgate/hsm"
 	"kmsgate/hsm/pkcs11"
 	"kmsgate/metadata"
@@ -36,6 +35,11 @@ func adminEvent(command, name, account, region string, now time.Time, parameters
 		RequestParameters: parameters, EventID: uuid.NewString(), Type: audit.ServiceEvent, RecipientAccount: account,
 	}
 	return event.AppendJSON(nil)
+}
+
+// record makes the audit record of something that changes nothing durable.
+func (i *installation) record(ctx context.Context, event []byte) error {
+	return i.store.Record(ctx, i.store.View(), metadata.Record{Event: event})
 }
 
 // ensureRegions makes the configured regions, their default stores and the
@@ -139,9 +143,6 @@ func serviceKeyEvent(command, name string, r regionConfig, key hsm.ServiceKey, n
 // createAccount makes an account with its root's first access key, whose
 // secret is returned for the operator to see once and the caller to clear.
 func (i *installation) createAccount(ctx context.Context, command, account string) (metadata.AccessKey, []byte, error) {
-	if !arn.IsAccount(account) {
-		return metadata.AccessKey{}, nil, fmt.Errorf("account %q is not 12 digits", account)
-	}
 	now := time.Now()
 	return i.addRootKey(ctx, account, now, func(tx *metadata.Tx, key metadata.AccessKey) ([]byte, error) {
 		err := tx.InsertAccount(ctx, metadata.Account{ID: account, CreatedAt: now})

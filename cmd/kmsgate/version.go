@@ -22,7 +22,7 @@ func version() string {
 }
 
 func runVersion(_ context.Context, p *program, args []string) error {
-	if err := parse(p.flags("version", "Prints the version."), args); err != nil {
+	if err := p.parse(p.flags("version", "Prints the version."), args); err != nil {
 		return err
 	}
 	fmt.Fprintln(p.stdout, "kmsgate", version())
