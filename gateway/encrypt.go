@@ -61,7 +61,7 @@ func (c *call) decrypt(in *kmsapi.DecryptRequest) (work[kmsapi.DecryptResponse],
 			KeyMaterialID: material.String(),
 		}, nil
 	}
-	if err := c.tryOpen(key, in.Trial, in.CiphertextBlob, in.EncryptionContext); err != nil {
+	if err := c.tryOpen(key, in, in.Trial, in.CiphertextBlob, in.EncryptionContext); err != nil {
 		return none, err
 	}
 	return work[kmsapi.DecryptResponse]{do: do}, nil
@@ -88,7 +88,7 @@ func (c *call) reEncrypt(in *kmsapi.ReEncryptRequest) (work[kmsapi.ReEncryptResp
 	if err := fits(*in.DestinationEncryptionAlgorithm, to); err != nil {
 		return none, err
 	}
-	if err := c.tryOpen(from, in.Trial, in.CiphertextBlob, in.SourceEncryptionContext); err != nil {
+	if err := c.tryOpen(from, in, in.Trial, in.CiphertextBlob, in.SourceEncryptionContext); err != nil {
 		return none, err
 	}
 	return work[kmsapi.ReEncryptResponse]{do: func(ctx context.Context) (*kmsapi.ReEncryptResponse, error) {
@@ -147,9 +147,9 @@ func (c *call) open(ctx context.Context, key *metadata.KeyEntry, blob []byte, co
 	return plaintext, material.MaterialID, err
 }
 
-// tryOpen opens a ciphertext for a dry run and drops the result.
-func (c *call) tryOpen(key *metadata.KeyEntry, trial kmsapi.Trial, blob []byte, context map[string]string) error {
-	if !trial.IsDryRun() || blob == nil {
+// tryOpen opens a ciphertext for a dry run of in and drops the result.
+func (c *call) tryOpen(key *metadata.KeyEntry, in any, trial kmsapi.Trial, blob []byte, context map[string]string) error {
+	if !trial.IsDryRun() || c.ignoresCiphertext(in) {
 		return nil
 	}
 	plaintext, _, err := c.open(c.ctx, key, blob, context)

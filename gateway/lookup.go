@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"errors"
+	"slices"
 
 	"kmsgate/gateway/arn"
 	"kmsgate/gateway/envelope"
@@ -73,7 +74,7 @@ func (c *call) find(t *target, in any, named string) (resource, error) {
 		return resource{target: t, arn: arn.AliasARNOf(c.region, c.caller.Account, named), account: c.caller.Account}, nil
 	case onCiphertext:
 		blob := c.op.member(in, t.blob).Bytes()
-		if blob == nil { // IGNORE_CIPHERTEXT
+		if blob == nil || c.ignoresCiphertext(in) {
 			return c.resolve(t, named)
 		}
 		return c.findByCiphertext(t, blob, named)
@@ -155,17 +156,24 @@ func (c *call) findByCiphertext(t *target, blob []byte, named string) (resource,
 	if err != nil || r.key == nil {
 		return r, err
 	}
+	wrong := kmsapi.IncorrectKey()
 	if headerErr != nil {
-		return resource{}, kmsapi.InvalidCiphertext()
-	}
-	if r.key.ID == header.KeyID {
+		wrong = kmsapi.InvalidCiphertext()
+	} else if r.key.ID == header.KeyID {
 		return r, nil
 	}
 	if r.account == c.caller.Account {
-		return resource{}, kmsapi.IncorrectKey()
+		return resource{}, wrong
 	}
-	r.missing = kmsapi.IncorrectKey() // would tell a stranger that the key exists
+	r.missing = wrong // would tell a stranger that the key exists
 	return r, nil
+}
+
+// ignoresCiphertext tells whether the request is a trial of what its caller may
+// do, whatever the ciphertext that came along.
+func (c *call) ignoresCiphertext(in any) bool {
+	modifiers, _ := c.op.member(in, "DryRunModifiers").Interface().([]kmsapi.DryRunModifier)
+	return slices.Contains(modifiers, kmsapi.IgnoreCiphertext)
 }
 
 // findMaker finds a key by the id in a ciphertext, whoever owns it.

@@ -68,7 +68,8 @@ func (n *noise) count(c *call, outcome *kmsapi.Error) {
 // flush records the counts of the seconds that are over. Counts that cannot be
 // recorded now are kept for the next time.
 func (n *noise) flush(ctx context.Context, store *metadata.Store, now time.Time) error {
-	for k, count := range n.take(now) {
+	taken := n.take(now)
+	for k, count := range taken {
 		identity := audit.UserIdentity{Type: audit.Unknown, AccessKeyID: k.accessKey}
 		if k.account != "" {
 			identity = rootIdentity(k.account, k.accessKey)
@@ -79,9 +80,10 @@ func (n *noise) flush(ctx context.Context, store *metadata.Store, now time.Time)
 			EventID: uuid.NewString(), RecipientAccount: k.account,
 		}).Event()
 		if err := store.Record(ctx, nil, metadata.Record{Event: event.AppendJSON(nil)}); err != nil {
-			n.giveBack(k, count)
+			n.giveBack(taken)
 			return err
 		}
+		delete(taken, k)
 	}
 	return nil
 }
@@ -100,8 +102,10 @@ func (n *noise) take(now time.Time) map[noiseKind]int64 {
 	return taken
 }
 
-func (n *noise) giveBack(k noiseKind, count int64) {
+func (n *noise) giveBack(taken map[noiseKind]int64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.counts[k] += count
+	for k, count := range taken {
+		n.counts[k] += count
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"reflect"
 	"slices"
 
 	"kmsgate/gateway/kmsapi"
@@ -60,6 +61,7 @@ func (c *call) again(received error) error {
 	c.resources, c.uses = nil, nil
 	c.event.Resources, c.event.AdditionalEventData, c.event.ResponseElements = nil, nil, nil
 	c.event.ErrorCode, c.event.ErrorMessage = "", ""
+	c.event.RecipientAccount, c.event.SharedEventID = c.caller.Account, ""
 	if received != nil {
 		return received
 	}
@@ -194,11 +196,19 @@ func (c *call) record(outcome *kmsapi.Error) error {
 // restriction of the caller's must not be ignored.
 func (c *call) refuseMembers(in any) error {
 	for _, m := range unhonoured {
-		if _, ok := c.op.fields[m.member]; ok && !c.op.member(in, m.member).IsZero() {
+		if _, ok := c.op.fields[m.member]; ok && isGiven(c.op.member(in, m.member)) {
 			return m.refuse()
 		}
 	}
 	return nil
+}
+
+// isGiven tells whether a member says anything; an empty list does not.
+func isGiven(v reflect.Value) bool {
+	if v.Kind() == reflect.Slice {
+		return v.Len() > 0
+	}
+	return !v.IsZero()
 }
 
 // unhonoured are the members that no operation honours, with their refusals.

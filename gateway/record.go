@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"reflect"
+	"slices"
 	"unicode"
 	"unicode/utf8"
 
@@ -148,7 +149,7 @@ func keyMetadataElements(m *kmsapi.KeyMetadata) audit.Members {
 // finish completes the record with the outcome and returns its exact bytes.
 func (c *call) finish(err *kmsapi.Error) []byte {
 	if err != nil {
-		c.event.ErrorCode, c.event.ErrorMessage = string(err.Code), err.Message
+		c.event.ErrorCode, c.event.ErrorMessage = string(err.Code), err.Recordable()
 		if err.Code == kmsapi.AccessDeniedException {
 			c.event.ErrorCode = accessDenied
 		}
@@ -178,7 +179,7 @@ func (c *call) foreignOwners(err *kmsapi.Error) (owners []string) {
 		return nil
 	}
 	for _, r := range c.resources {
-		if r.key != nil && r.key.Account != c.caller.Account {
+		if r.key != nil && r.key.Account != c.caller.Account && !slices.Contains(owners, r.key.Account) {
 			owners = append(owners, r.key.Account)
 		}
 	}

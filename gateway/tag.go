@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"kmsgate/gateway/kmsapi"
@@ -28,13 +29,13 @@ func (c *call) tagResource(in *kmsapi.TagResourceRequest) (work[kmsapi.Empty], e
 
 func (c *call) untagResource(in *kmsapi.UntagResourceRequest) (work[kmsapi.Empty], error) {
 	key := c.key(0)
-	for _, name := range in.TagKeys {
-		if reservedTag(name) {
-			return work[kmsapi.Empty]{}, kmsapi.ReservedTag()
-		}
+	if slices.ContainsFunc(in.TagKeys, reservedTag) {
+		return work[kmsapi.Empty]{}, kmsapi.ReservedTag()
 	}
+	// No tag has a NUL in its key, and Postgres takes none.
+	names := slices.DeleteFunc(slices.Clone(in.TagKeys), func(name string) bool { return strings.ContainsRune(name, 0) })
 	return work[kmsapi.Empty]{commit: func(ctx context.Context, tx *metadata.Tx) (*kmsapi.Empty, error) {
-		return nil, tx.DeleteTags(ctx, key.Region, key.Account, key.ID, in.TagKeys)
+		return nil, tx.DeleteTags(ctx, key.Region, key.Account, key.ID, names)
 	}}, nil
 }
 

@@ -8,6 +8,7 @@ package arn
 import (
 	"errors"
 	"strings"
+	"unicode"
 )
 
 // Partition is the only partition of the ARNs we print and accept: SDKs,
@@ -56,7 +57,7 @@ func Parse(s string) (Ref, error) {
 	if IsKeyID(s) {
 		return Ref{Form: KeyID, ID: s}, nil
 	}
-	if strings.HasPrefix(s, "alias/") && len(s) > len("alias/") {
+	if isAlias(s) {
 		return Ref{Form: AliasName, Alias: s}, nil
 	}
 	return Ref{}, ErrMalformed
@@ -75,11 +76,17 @@ func parseARN(s string) (Ref, error) {
 		}
 		return ref, nil
 	}
-	if name, ok := strings.CutPrefix(p[5], "alias/"); ok && name != "" {
+	if isAlias(p[5]) {
 		ref.Form, ref.Alias = AliasARN, p[5]
 		return ref, nil
 	}
 	return Ref{}, ErrMalformed
+}
+
+// isAlias tells whether s could be an alias: no alias has a control character.
+func isAlias(s string) bool {
+	name, ok := strings.CutPrefix(s, "alias/")
+	return ok && name != "" && !strings.ContainsFunc(name, unicode.IsControl)
 }
 
 // KeyARNOf is the ARN of a key.

@@ -60,7 +60,19 @@ func (b *badBlob) quoting() *Error {
 	if b.wrongType != nil {
 		return b.wrongType
 	}
-	return Serialization("'" + b.value + "' can not be converted to a Blob: " + b.problem + b.character)
+	return Serialization("'" + b.value + notBlob + ": " + b.problem + b.character)
+}
+
+// notBlob stands between the value and the problem.
+const notBlob = "' can not be converted to a Blob"
+
+// Recordable is the message without a blob that it quotes: who sent it may see
+// it again, and no log may.
+func (e *Error) Recordable() string {
+	if i := strings.LastIndex(e.Message, notBlob); i >= 0 && e.Code == SerializationException {
+		return "Value" + e.Message[i+1:]
+	}
+	return e.Message
 }
 
 func (b *badBlob) silent() *Error {

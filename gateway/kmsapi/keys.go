@@ -7,7 +7,7 @@ type CreateKeyRequest struct {
 	// Policy is the key policy; absent means the default one.
 	Policy *string `json:"Policy,omitzero" kms:"len=1..131072,pattern=Policy"`
 	// Description is absent for an empty one.
-	Description *string `json:"Description,omitzero" kms:"len=0..8192"`
+	Description *string `json:"Description,omitzero" kms:"len=0..8192,pattern=Text"`
 	// KeyUsage may be absent for SYMMETRIC_DEFAULT only.
 	KeyUsage *keyspec.Usage `json:"KeyUsage,omitzero" kms:"enum=KeyUsage"`
 	// CustomerMasterKeySpec is the old name of KeySpec; not both.
@@ -137,7 +137,7 @@ type DisableKeyResponse = Empty
 // UpdateKeyDescriptionRequest replaces a key's description.
 type UpdateKeyDescriptionRequest struct {
 	KeyID       *string `json:"KeyId,omitzero" kms:"required,len=1..2048,pattern=KeyId"`
-	Description *string `json:"Description,omitzero" kms:"required,len=0..8192"`
+	Description *string `json:"Description,omitzero" kms:"required,len=0..8192,pattern=Text"`
 }
 
 // UpdateKeyDescriptionResponse has no members.

@@ -35,6 +35,8 @@ var patterns = map[string]pattern{
 		regexp: `[\u0009\u000A\u000D\u0020-\u00FF]+`,
 		admits: func(c rune) bool { return isLatin(c) || c == '\t' || c == '\n' || c == '\r' },
 	},
+	// AWS takes every character; Postgres has no NUL.
+	"Text":   {regexp: `[^\u0000]*`, admits: func(c rune) bool { return c != 0 }, admitsNone: true},
 	"Marker": {regexp: `[\u0020-\u00FF]*`, admits: isLatin, admitsNone: true},
 }
 

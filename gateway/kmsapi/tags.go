@@ -3,8 +3,8 @@ package kmsapi
 // Tag is a label of a key, in requests and responses. Both members are
 // required; the value may be empty.
 type Tag struct {
-	TagKey   *string `json:"TagKey,omitzero" kms:"required,len=1..128"`
-	TagValue *string `json:"TagValue,omitzero" kms:"required,len=0..256"`
+	TagKey   *string `json:"TagKey,omitzero" kms:"required,len=1..128,pattern=Text"`
+	TagValue *string `json:"TagValue,omitzero" kms:"required,len=0..256,pattern=Text"`
 }
 
 // TagResourceRequest adds tags to a key and replaces those of the same keys.
