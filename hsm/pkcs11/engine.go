@@ -113,6 +113,7 @@ type Engine struct {
 	// Found out when the token first came up, and not changed after.
 	serial            string
 	badTag            returnCode // what C_Decrypt says of a bad tag
+	badBlob           returnCode // what C_UnwrapKey says of a damaged blob
 	unwrapNeedsLength bool       // CKA_VALUE_LEN in templates of C_UnwrapKey
 	wrapMech          uint       // for new domain keys
 	maxStuck          int64

@@ -78,31 +78,30 @@ func (s *session) decrypt(key handle, iv, ciphertext, aad []byte) ([]byte, error
 	out := make([]byte, len(ciphertext)+tagBytes)
 	n, err := s.engine.module.lib.gcmDecrypt(s.handle, key, iv, aad, ciphertext, out)
 	if err != nil {
-		return nil, s.judgeDecrypt(err)
+		return nil, s.judge(err, s.engine.badTag, hsm.ErrInvalidCiphertext)
 	}
 	return out[:n:n], nil
 }
 
-// judgeDecrypt tells a ciphertext that does not authenticate from a token in
-// trouble. Many tokens say CKR_GENERAL_ERROR or the like for both: the code
-// that this token gave for a bad tag at start means the same now if the
-// session still works.
-func (s *session) judgeDecrypt(err error) error {
+// judge tells data that does not authenticate from a token in trouble. Many
+// tokens say CKR_GENERAL_ERROR or the like for both: the code that this token
+// gave for damaged data at start means the same now if the session still works.
+func (s *session) judge(err error, damaged returnCode, verdict error) error {
 	call, ok := errors.AsType[*callError](err)
 	if !ok {
 		return err
 	}
 	if classOf(err, false) == classData {
-		return hsm.ErrInvalidCiphertext
+		return verdict
 	}
-	if call.code != s.engine.badTag {
+	if call.code != damaged {
 		return err
 	}
 	var probe [8]byte
 	if e := s.engine.module.lib.random(s.handle, probe[:]); e != nil {
 		return e
 	}
-	return hsm.ErrInvalidCiphertext
+	return verdict
 }
 
 // makeCanary encrypts the canary under a key.

@@ -161,16 +161,17 @@ func (s *session) admitKey(k *hsm.Key, extra uint) (handle, error) {
 	return key, nil
 }
 
-// unwrap opens a blob under a domain key.
+// unwrap opens a blob under a domain key. ErrWrongMaterial if the blob is not
+// one that this domain key made.
 func (s *session) unwrap(domain *serviceKey, blob []byte, t template) (handle, error) {
 	if !s.engine.unwrapNeedsLength {
 		t.valueLen = 0
 	}
 	key, err := s.engine.module.lib.unwrap(s.handle, domain.wrapMech, domain.handle, blob, t)
-	if classOf(err, false) == classData {
-		return 0, fmt.Errorf("%w: %w", hsm.ErrWrongMaterial, err)
+	if err != nil {
+		return 0, s.judge(err, s.engine.badBlob, hsm.ErrWrongMaterial)
 	}
-	return key, err
+	return key, nil
 }
 
 // Rewrap moves a key to another generation of its store's service keys: it

@@ -43,11 +43,8 @@ type grant struct {
 }
 
 // get waits for a session. ErrBusy if there is none by ctx's deadline or the
-// queue is full.
+// queue is full. The class is one of hsm's.
 func (p *pool) get(ctx context.Context, on hsm.Call) (*session, error) {
-	if int(on.Class) >= classCount {
-		on.Class = hsm.Interactive
-	}
 	g, w := p.enter(on)
 	if w != nil {
 		select {

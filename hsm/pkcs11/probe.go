@@ -107,10 +107,30 @@ func (s *session) testWrap(mechanism uint) (err error) {
 	if _, err := s.proveDomain(wrapping, check); err != nil {
 		return err
 	}
-	if mechanism == mechAESKeyWrap {
-		return nil
+	if err := s.testDamagedBlob(wrapping, check); err != nil || mechanism == mechAESKeyWrap {
+		return err
 	}
 	return s.testWrapLength(wrapping)
+}
+
+// testDamagedBlob learns what C_UnwrapKey says of a damaged blob.
+func (s *session) testDamagedBlob(domain *serviceKey, check []byte) error {
+	blob, _, ok := parseDomainCheck(check)
+	if !ok {
+		return hsm.ErrWrongMaterial
+	}
+	blob[0] ^= 1
+	t := keyTypeAES
+	if !s.engine.unwrapNeedsLength {
+		t.valueLen = 0
+	}
+	_, err := s.engine.module.lib.unwrap(s.handle, domain.wrapMech, domain.handle, blob, t)
+	call, ok := errors.AsType[*callError](err)
+	if !ok {
+		return fmt.Errorf("%w: a damaged blob is accepted", hsm.ErrUnsupported)
+	}
+	s.engine.badBlob = call.code
+	return nil
 }
 
 // testWrapLength refuses mechanisms that pad a secret for good.

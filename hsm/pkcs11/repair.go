@@ -26,7 +26,7 @@ type repair struct {
 	refusal atomic.Pointer[error] // why callers are refused; nil while serving
 
 	mu       sync.Mutex
-	running  chan struct{} // closed when the repair ends; nil if none runs
+	running  chan struct{} // closed after the first attempt; nil if no repair runs
 	failures []time.Time   // of the class device, the newest deviceFailures
 	hopeless bool          // out of service for good
 }
@@ -42,7 +42,8 @@ func (r *repair) admit() error {
 var errReconnecting = fmt.Errorf("%w: reconnecting", hsm.ErrUnavailable)
 
 // noticed starts what an error's class asks for, and does not wait for it. The
-// channel, if not nil, is closed when that is done.
+// channel, if not nil, is closed when the token is well or a first attempt to
+// bring it back has failed.
 func (e *Engine) noticed(c class) <-chan struct{} {
 	switch c {
 	case classSession, classLogin, classObject:
@@ -104,11 +105,12 @@ func (e *Engine) startRepair(reconnect bool) <-chan struct{} {
 // runRepair looks whether the token is well after all, else logs in again,
 // else initialises the module anew, until the token is back.
 func (e *Engine) runRepair(reconnect bool, running chan struct{}) {
+	attempted := sync.OnceFunc(func() { close(running) })
 	defer func() {
 		e.repair.mu.Lock()
 		e.repair.running = nil
 		e.repair.mu.Unlock()
-		close(running)
+		attempted()
 	}()
 	if !reconnect && e.probe() == nil {
 		return
@@ -127,6 +129,7 @@ func (e *Engine) runRepair(reconnect bool, running chan struct{}) {
 			return
 		}
 		e.cfg.Logger.Warn("reconnect", "serial", e.serial, "error", err, "next_attempt_in", backoff)
+		attempted()
 		reconnect = true
 		select {
 		case <-e.closed:
@@ -186,9 +189,9 @@ func (e *Engine) rebuild(reconnect bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), e.cfg.CallTimeout)
 	defer cancel()
 	rows := e.service.Load().provedKeys()
-	err := error(errStale)
 	if !reconnect {
-		if err = managed("C_CloseAllSessions", e.module.ctx.CloseAllSessions(e.slot)); err == nil {
+		err := managed("C_CloseAllSessions", e.module.ctx.CloseAllSessions(e.slot))
+		if err == nil {
 			err = e.comeUp(ctx, rows)
 		}
 		if err == nil || errors.Is(err, hsm.ErrPIN) {

@@ -194,41 +194,54 @@ func (s *session) bringIn(row hsm.ServiceKey, mayCreate bool) (*serviceKey, erro
 const domainCheckVersion = 1
 
 func (s *session) proveDomain(k *serviceKey, check []byte) (_ []byte, err error) {
-	lib, t := s.engine.module.lib, keyTypeAES
 	if check == nil {
-		t.may |= mayBeExtracted
-		key, err := lib.generate(s.handle, mechAESKeyGen, t)
-		if err != nil {
-			return nil, err
-		}
-		defer s.destroyAfter(key, &err)
-		blob := make([]byte, maxBlobBytes)
-		n, err := lib.wrap(s.handle, k.wrapMech, k.handle, key, blob)
-		if err != nil {
-			return nil, err
-		}
-		check = append(check, domainCheckVersion)
-		check = binary.BigEndian.AppendUint64(check, uint64(k.wrapMech))
-		check = binary.BigEndian.AppendUint16(check, uint16(n))
-		check = append(check, blob[:n]...)
-		made, err := s.makeCanary(key, serviceInput(&k.row))
-		return append(check, made...), err
+		return s.makeDomainCheck(k)
 	}
-	const head = 1 + 8 + 2
-	if len(check) < head || check[0] != domainCheckVersion {
-		return nil, hsm.ErrWrongMaterial
-	}
-	blobLen := int(binary.BigEndian.Uint16(check[9:]))
-	if len(check) < head+blobLen {
+	blob, made, ok := parseDomainCheck(check)
+	if !ok {
 		return nil, hsm.ErrWrongMaterial
 	}
 	k.wrapMech = uint(binary.BigEndian.Uint64(check[1:]))
-	key, err := s.unwrap(k, check[head:head+blobLen], t)
+	key, err := s.unwrap(k, blob, keyTypeAES)
 	if err != nil {
 		return nil, err
 	}
 	defer s.destroyAfter(key, &err)
-	return check, s.checkCanary(key, check[head+blobLen:], serviceInput(&k.row))
+	return check, s.checkCanary(key, made, serviceInput(&k.row))
+}
+
+func (s *session) makeDomainCheck(k *serviceKey) (check []byte, err error) {
+	lib, t := s.engine.module.lib, keyTypeAES
+	t.may |= mayBeExtracted
+	key, err := lib.generate(s.handle, mechAESKeyGen, t)
+	if err != nil {
+		return nil, err
+	}
+	defer s.destroyAfter(key, &err)
+	blob := make([]byte, maxBlobBytes)
+	n, err := lib.wrap(s.handle, k.wrapMech, k.handle, key, blob)
+	if err != nil {
+		return nil, err
+	}
+	check = append(check, domainCheckVersion)
+	check = binary.BigEndian.AppendUint64(check, uint64(k.wrapMech))
+	check = binary.BigEndian.AppendUint16(check, uint16(n))
+	check = append(check, blob[:n]...)
+	made, err := s.makeCanary(key, serviceInput(&k.row))
+	return append(check, made...), err
+}
+
+// parseDomainCheck returns the parts of a domain key's check value.
+func parseDomainCheck(check []byte) (blob, made []byte, ok bool) {
+	const head = 1 + 8 + 2
+	if len(check) < head || check[0] != domainCheckVersion {
+		return nil, nil, false
+	}
+	end := head + int(binary.BigEndian.Uint16(check[9:]))
+	if len(check) < end {
+		return nil, nil, false
+	}
+	return check[head:end], check[end:], true
 }
 
 func (s *session) proveBinding(k *serviceKey, check []byte) ([]byte, error) {

@@ -18,6 +18,9 @@ func (e *Engine) do(ctx context.Context, on hsm.Call, k *hsm.Key, w *work) ([]by
 		ctx, cancel = context.WithTimeout(ctx, e.cfg.CallTimeout)
 		defer cancel()
 	}
+	if int(on.Class) >= classCount {
+		on.Class = hsm.Interactive
+	}
 	var retried uint
 	for {
 		if ctx.Err() != nil {
