@@ -32,6 +32,7 @@ var commands = []command{
 	{"account", "create and list accounts, make root access keys", runAccount},
 	{"audit", "read the audit log", runAudit},
 	{"hsm", "try a token's PIN by order of an operator", runHSM},
+	{"bench", "measure a gateway against its token on this machine", runBench},
 	{"version", "print the version", runVersion},
 }
 

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"bytes"
+	"context"
+)
+
+// namedLoad is a kind of request that is measured, on as many keys as there are
+// connections.
+type namedLoad struct {
+	name  string
+	calls []benchCall
+}
+
+// benchKinds are the kinds of requests, in the order in which they are measured
+// and printed. The first two are what HTTP costs, and what HTTP with a
+// signature and the audit log costs.
+var benchKinds = []struct {
+	name  string
+	calls func(ctx context.Context, e *benchEnvironment, keys []string) ([]benchCall, error)
+}{
+	{"healthz", same(benchCall{Path: "/healthz"})},
+	{"GetCallerIdentity", same(benchCall{Service: "sts", Body: []byte("Action=GetCallerIdentity&Version=2011-06-15")})},
+	{"Encrypt", func(_ context.Context, _ *benchEnvironment, keys []string) ([]benchCall, error) {
+		return callsOn(keys, encryptCall)
+	}},
+	{"Decrypt", decryptCalls},
+	{"GenerateDataKey", func(_ context.Context, _ *benchEnvironment, keys []string) ([]benchCall, error) {
+		return callsOn(keys, dataKeyCall)
+	}},
+}
+
+// loads are the loads of all kinds.
+func (b *bench) loads(ctx context.Context) ([]namedLoad, error) {
+	keys := b.keys[:b.options.connections]
+	var loads []namedLoad
+	for _, k := range benchKinds {
+		calls, err := k.calls(ctx, b.benchEnvironment, keys)
+		if err != nil {
+			return nil, err
+		}
+		loads = append(loads, namedLoad{k.name, calls})
+	}
+	return loads, nil
+}
+
+func same(c benchCall) func(context.Context, *benchEnvironment, []string) ([]benchCall, error) {
+	return func(context.Context, *benchEnvironment, []string) ([]benchCall, error) { return []benchCall{c}, nil }
+}
+
+// callsOn makes a call on each key.
+func callsOn(keys []string, make func(key string) (benchCall, error)) ([]benchCall, error) {
+	var calls []benchCall
+	for _, key := range keys {
+		c, err := make(key)
+		if err != nil {
+			return nil, err
+		}
+		calls = append(calls, c)
+	}
+	return calls, nil
+}
+
+// Requests on a key, by the names that they have on the wire.
+type (
+	encryptBody struct {
+		KeyID             string `json:"KeyId"`
+		Plaintext         []byte
+		EncryptionContext map[string]string
+	}
+	decryptBody struct {
+		KeyID             string `json:"KeyId"`
+		CiphertextBlob    []byte
+		EncryptionContext map[string]string
+	}
+	dataKeyBody struct {
+		KeyID             string `json:"KeyId"`
+		KeySpec           string
+		EncryptionContext map[string]string
+	}
+)
+
+// benchContext is the encryption context of all calls.
+var benchContext = map[string]string{"purpose": "bench"}
+
+// encryptOf is a request to encrypt 32 bytes.
+func encryptOf(key string) encryptBody {
+	return encryptBody{KeyID: key, Plaintext: bytes.Repeat([]byte{0x5a}, 32), EncryptionContext: benchContext}
+}
+
+func encryptCall(key string) (benchCall, error) { return kmsCall("Encrypt", encryptOf(key)) }
+
+func dataKeyCall(key string) (benchCall, error) {
+	return kmsCall("GenerateDataKey", dataKeyBody{KeyID: key, KeySpec: "AES_256", EncryptionContext: benchContext})
+}
+
+// decryptCalls decrypt what was encrypted for them.
+func decryptCalls(ctx context.Context, e *benchEnvironment, keys []string) ([]benchCall, error) {
+	return callsOn(keys, func(key string) (benchCall, error) {
+		var made struct{ CiphertextBlob []byte }
+		if err := e.api(ctx, "Encrypt", encryptOf(key), &made); err != nil {
+			return benchCall{}, err
+		}
+		return kmsCall("Decrypt", decryptBody{KeyID: key, CiphertextBlob: made.CiphertextBlob, EncryptionContext: benchContext})
+	})
+}
