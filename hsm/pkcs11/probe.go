@@ -17,10 +17,20 @@ var defaultWrapMechanisms = []uint{mechLunaAESKWP, mechAESKeyWrapKWP, mechAESKey
 // keyTypeAES is an AES-256 key that encrypts.
 var keyTypeAES = template{class: pkcs11.CKO_SECRET_KEY, keyType: pkcs11.CKK_AES, may: mayEncrypt, valueLen: 32}
 
-// selfTest finds out what this token does, with session objects on the anchor
-// session, before anybody else is inside the gate.
-func (e *Engine) selfTest() error {
-	s := e.anchorSession()
+// selfTest finds out what this token does, with session objects, before
+// anybody else is inside the gate. The session is its own, because tokens leave
+// objects of failed unwraps behind until their session is closed.
+func (e *Engine) selfTest() (err error) {
+	h, err := e.module.openSession(e.slot)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if e := e.module.closeSession(h); err == nil {
+			err = e
+		}
+	}()
+	s := &session{engine: e, handle: h, epoch: e.epoch.Load()}
 	if err := s.testGCM(); err != nil {
 		return fmt.Errorf("self-test of AES-GCM: %w", err)
 	}
