@@ -109,7 +109,7 @@ LIMIT @limit`
 // outboxOf reads outbox rows of a stream but for those named.
 func (k *keeper) outboxOf(ctx context.Context, stream audit.StreamID, but []uuid.UUID) ([]*item, error) {
 	rows, err := k.cfg.pool.Query(ctx, selectOutbox, pgx.StrictNamedArgs{
-		"stream": uuid.UUID(stream), "but": but, "limit": sweepRows,
+		"stream": uuid.UUID(stream), "but": append([]uuid.UUID{}, but...), "limit": sweepRows, // nil would be NULL
 	})
 	if err != nil {
 		return nil, wrap(err, "audit outbox")

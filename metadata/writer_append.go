@@ -100,6 +100,9 @@ func (a *appender) attempt(ctx context.Context, items []*item) (rest []*item, er
 			return nil, nil
 		}
 		a.unknown = nil
+		if items = a.queue.wanted(items); len(items) == 0 {
+			return nil, nil
+		}
 	}
 	if a.over != nil {
 		if err := a.startStream(ctx, *a.over, &a.head); err != nil {
@@ -220,8 +223,8 @@ func (a *appender) stored(b *audit.Batch, items []*item, took time.Duration) {
 
 // failed deals with an error of the statement.
 func (a *appender) failed(ctx context.Context, b *audit.Batch, items []*item, err error) ([]*item, error) {
-	if commitIsUnknown(err) {
-		a.unknown = b
+	if commitIsUnknown(err) || a.conn.IsClosed() {
+		a.unknown = b // if it is known all the same, settling it costs nothing
 		a.disconnect()
 		return items, fmt.Errorf("audit batch: %w", err)
 	}
