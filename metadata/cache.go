@@ -44,7 +44,7 @@ type entry struct {
 	owner *accountState
 	epoch uint64
 	place int  // in cache.ring
-	used  bool // since the hand passed
+	used  bool // since it was put or the hand passed
 }
 
 // accountState is what is known of an account's versions.
@@ -132,7 +132,7 @@ func (c *cache) put(f fill, key cacheKey, l loaded) (accountVersion, bool) {
 	if old := c.entries[key]; old != nil {
 		c.removeLocked(old)
 	}
-	e := &entry{loaded: l, key: key, owner: owner, epoch: owner.epoch, place: len(c.ring), used: true}
+	e := &entry{loaded: l, key: key, owner: owner, epoch: owner.epoch, place: len(c.ring)}
 	c.entries[key], c.ring = e, append(c.ring, e)
 	c.bytes += l.size + c.policies.hold(l.policy)
 	c.shrinkLocked(e)
@@ -187,7 +187,8 @@ func (c *cache) accountLocked(account string, version int64) *accountState {
 }
 
 // shrinkLocked makes room by second chance: the hand removes what was not used
-// since it passed, and what is dropped anyway. newest stays.
+// since it passed, and what is dropped anyway. What was read but once goes first,
+// so that a walk over all keys leaves those that are in use. newest stays.
 func (c *cache) shrinkLocked(newest *entry) {
 	for len(c.ring) > 1 && (len(c.ring) > c.maxEntries || c.bytes > c.maxBytes) {
 		c.hand %= len(c.ring)

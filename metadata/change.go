@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // changeAttempts is how often a transaction that lost against another is run.
@@ -37,15 +38,21 @@ func (s *Store) Change(ctx context.Context, v *View, fn func(*Tx) (event []byte,
 	return wrap(err, "change")
 }
 
-func (s *Store) tryChange(ctx context.Context, v *View, fn func(*Tx) ([]byte, error)) error {
+func (s *Store) tryChange(ctx context.Context, v *View, fn func(*Tx) ([]byte, error)) (err error) {
 	pgTx, err := s.pool.Begin(ctx)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, rollback(ctx, pgTx)) }()
 	tx := &Tx{tx: pgTx, touched: make(map[string][]target)}
-	rows, notices, err := s.fillChange(ctx, v, tx, fn)
-	if err != nil {
-		return errors.Join(err, rollback(ctx, pgTx))
+	row, notices, err := s.fillChange(ctx, v, tx, fn)
+	switch {
+	case err != nil:
+		return err
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case pgTx.Conn().IsClosed(): // then nothing is sent
+		return pgconn.ErrConnClosed
 	}
 	if err := pgTx.Commit(ctx); err != nil {
 		if commitIsUnknown(err) {
@@ -57,12 +64,12 @@ func (s *Store) tryChange(ctx context.Context, v *View, fn func(*Tx) ([]byte, er
 	for _, n := range notices {
 		s.cache.applyOwn(n)
 	}
-	s.writer.committed(rows...)
+	s.writer.committed(row)
 	return nil
 }
 
-// rollback gives the connection back. Its error is only worth telling if the
-// connection was still there.
+// rollback gives the connection back unless a commit did. Its error is only worth
+// telling if the connection was still there.
 func rollback(ctx context.Context, tx pgx.Tx) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
@@ -75,25 +82,25 @@ func rollback(ctx context.Context, tx pgx.Tx) error {
 
 // fillChange does everything between BEGIN and COMMIT: the change, its record,
 // and last the versions, for their rows are what changes of one account queue at.
-func (s *Store) fillChange(ctx context.Context, v *View, tx *Tx, fn func(*Tx) ([]byte, error)) ([]outboxRow, []notice, error) {
+func (s *Store) fillChange(ctx context.Context, v *View, tx *Tx, fn func(*Tx) ([]byte, error)) (outboxRow, []notice, error) {
 	event, err := fn(tx)
 	if err != nil {
-		return nil, nil, err
+		return outboxRow{}, nil, err
 	}
 	if len(event) == 0 {
-		return nil, nil, errors.New("a change without an audit record")
+		return outboxRow{}, nil, errors.New("a change without an audit record")
 	}
 	row, err := s.writer.outboxInsert(ctx, tx.tx, Record{Event: event})
 	if err != nil {
-		return nil, nil, err
+		return outboxRow{}, nil, err
 	}
 	if seen := v.versions(); !s.cache.covered(seen) {
 		if err := tx.compare(ctx, seen); err != nil {
-			return nil, nil, err
+			return outboxRow{}, nil, err
 		}
 	}
 	notices, err := tx.raise(ctx)
-	return []outboxRow{row}, notices, err
+	return row, notices, err
 }
 
 func accountsOf(notices []notice) []accountVersion {

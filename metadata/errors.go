@@ -125,13 +125,15 @@ func isRetryable(err error) bool {
 	return code == codeSerialization || code == codeDeadlock
 }
 
-// commitIsUnknown tells whether an error of COMMIT leaves open what happened.
-// An error that the server sent is an answer, unless it ended the session or
-// says itself that it does not know.
+// commitIsUnknown tells whether an error of a COMMIT that was sent leaves open what
+// happened. An error that the server sent is an answer, unless it ended the session
+// or says itself that it does not know. Everything else is unknown: pgx says of a
+// connection that broke before the answer came, too, that it was closed and that
+// the statement was never sent.
 func commitIsUnknown(err error) bool {
 	var server *pgconn.PgError
 	if !errors.As(err, &server) {
-		return !pgconn.SafeToRetry(err) && !errors.Is(err, pgx.ErrTxCommitRollback) && !errors.Is(err, pgx.ErrTxClosed)
+		return !errors.Is(err, pgx.ErrTxCommitRollback)
 	}
 	return server.SeverityUnlocalized == "FATAL" || server.SeverityUnlocalized == "PANIC" ||
 		server.Code == codeCompletionUnknown || server.Code == codeResolutionUnknown

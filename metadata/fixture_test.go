@@ -35,7 +35,12 @@ type fixture struct {
 
 func newFixture(t *testing.T) fixture {
 	t.Helper()
-	db := metadatatest.NewDatabase(t)
+	return populate(t, metadatatest.NewDatabase(t))
+}
+
+// populate makes a fixture of an empty database.
+func populate(t *testing.T, db *metadatatest.Database) fixture {
+	t.Helper()
 	f := fixture{db.Open(t, nil), db}
 	f.change(t, func(tx *metadata.Tx) error {
 		for _, a := range []string{account, stranger} {
