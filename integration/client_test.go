@@ -11,6 +11,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -259,4 +260,14 @@ func stranger(t testing.TB, r *http.Request) answer {
 	t.Helper()
 	<-pace().C
 	return send(t, r)
+}
+
+// unhex reads the bytes of a UUID.
+func unhex(t testing.TB, uuid string) []byte {
+	t.Helper()
+	raw, err := hex.DecodeString(strings.ReplaceAll(uuid, "-", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
 }
