@@ -121,7 +121,6 @@ type merge struct {
 	decoder *audit.Decoder
 	waiting []*source // not begun, by the time the stream started
 	open    []*source
-	batches int // that a source reads at once
 }
 
 // source is a stream that has something to read.
