@@ -86,11 +86,20 @@ func (o *devOptions) check() (err error) {
 	return err
 }
 
+// dirMode is the mode of a new -dir. Postgres's user, who is another one for
+// root, has to pass through; what holds secrets inside is private by itself.
+func (o *devOptions) dirMode() os.FileMode {
+	if os.Geteuid() == 0 {
+		return 0o711
+	}
+	return 0o700
+}
+
 // dev starts what is needed, in order, and stops it in reverse.
 func (p *program) dev(ctx context.Context, o devOptions) error {
 	logger := slog.New(slog.NewTextHandler(p.stderr, nil))
 	fmt.Fprintln(p.stderr, "kmsgate dev: for development only, not for production.")
-	if err := os.MkdirAll(o.dir, 0o700); err != nil {
+	if err := os.MkdirAll(o.dir, o.dirMode()); err != nil {
 		return err
 	}
 	server, err := pgserver.Start(ctx, pgserver.Config{Dir: filepath.Join(o.dir, "postgres"), Durable: true})
@@ -308,15 +317,23 @@ Metrics and pprof: http://%s/metrics
 `, at.api, o.region, o.accounts[0], nearby(o.envFile(0)), endpoint, endpoint, endpoint, nearby(o.configFile()), at.admin)
 }
 
-// nearby is a path as one would type it here.
+// nearby is a path as one would type it here, in a shell.
 func nearby(path string) string {
-	here, err := filepath.Abs(".")
-	if err != nil {
+	if here, err := filepath.Abs("."); err == nil {
+		relative, err := filepath.Rel(here, path)
+		switch {
+		case err != nil || strings.HasPrefix(relative, ".."):
+		case strings.Contains(relative, "/"):
+			path = relative
+		default:
+			path = "./" + relative // else the shell would look for it in PATH
+		}
+	}
+	if plainWord.MatchString(path) {
 		return path
 	}
-	relative, err := filepath.Rel(here, path)
-	if err != nil || strings.HasPrefix(relative, "..") {
-		return path
-	}
-	return relative
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }
+
+// plainWord is what a shell takes as it is.
+var plainWord = regexp.MustCompile(`^[\w./:@%+=,-]+$`)
