@@ -26,6 +26,7 @@ run: setup build ## install what is missing, build, and run a gateway for develo
 
 .PHONY: build
 build: ## build bin/kmsgate
+	@command -v $$($(GO) env CC) >/dev/null || { echo 'no C compiler: ./deployments/setup run installs one'; exit 1; }
 	$(GO) build -trimpath -buildvcs=$(VCS) -o bin/kmsgate ./cmd/kmsgate
 
 .PHONY: test
