@@ -1,8 +1,10 @@
 package integration_test
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -45,9 +47,25 @@ func TestMain(m *testing.M) {
 
 // closing looks at what all tests together have left behind, stops the gateway,
 // and says what is wrong.
-func (i *instance) closing() (problems problems) {
-	if code := i.stop(); code != 0 {
-		problems.add("exit code %d after SIGTERM, want 0\n%s", code, i.stderr)
+func (i *instance) closing() (found problems) {
+	text, err := i.auditText(context.Background())
+	if err != nil {
+		found.add("audit log: %v", err)
 	}
-	return problems
+	events, err := parseEvents(text)
+	if err != nil {
+		found.add("audit log: %v", err)
+	}
+	found = append(found, unexpectedErrors(events)...)
+	found = append(found, malformedEvents(events)...)
+	found = append(found, leaks("the audit log", string(text))...)
+	found = append(found, i.chainFaults(len(events))...)
+	if code := i.stop(); code != 0 {
+		found.add("exit code %d after SIGTERM, want 0\n%s", code, i.stderr)
+	}
+	found = append(found, leaks("the log", i.stderr.String())...)
+	if log := i.stderr.String(); strings.Contains(log, "panic") || strings.Contains(log, "level=ERROR") {
+		found.add("a panic or an error in the log:\n%s", log)
+	}
+	return found
 }

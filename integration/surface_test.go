@@ -1,0 +1,156 @@
+package integration_test
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+)
+
+// served are the operations that are served. TestEverySDKOperationAnswers shows
+// that all others are refused.
+var served = []string{
+	"CreateAlias", "CreateKey", "Decrypt", "DeleteAlias", "DescribeKey", "DisableKey", "EnableKey", "Encrypt", "GenerateDataKey",
+	"GenerateDataKeyWithoutPlaintext", "GenerateRandom", "GetKeyPolicy", "ListAliases", "ListKeyPolicies", "ListKeys", "ListResourceTags",
+	"PutKeyPolicy", "ReEncrypt", "TagResource", "UntagResource", "UpdateAlias", "UpdateKeyDescription",
+}
+
+// sdkOperations are the names of all operations of the SDK.
+func sdkOperations() (names []string) {
+	client := reflect.TypeFor[*kms.Client]()
+	for i := range client.NumMethod() {
+		method := client.Method(i)
+		if method.Type.NumIn() == 4 && method.Type.In(2).String() == "*kms."+method.Name+"Input" {
+			names = append(names, method.Name)
+		}
+	}
+	return names
+}
+
+func TestEverySDKOperationAnswers(t *testing.T) {
+	t.Parallel()
+	g := gateway(t)
+	names := sdkOperations()
+	if len(names) < 50 {
+		t.Fatalf("the SDK has %d operations, want all", len(names))
+	}
+	for _, name := range names {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if name == "CreateKey" {
+				return // needs nothing, and would make a key
+			}
+			a := g.call(t, own, name, m{})
+			var body m
+			if len(a.body) > 0 {
+				body = a.object(t)
+			}
+			refusal := body["__type"] == "UnsupportedOperationException" || body["__type"] == "UnknownOperationException"
+			if refusal == slices.Contains(served, name) {
+				t.Errorf("%s: %d %s; served %v", name, a.status, a.body, slices.Contains(served, name))
+			}
+			if refusal && (a.status != 400 || body["__type"] == "UnsupportedOperationException" && body["message"] == "") {
+				t.Errorf("%s: %d %s, want 400 and a reason", name, a.status, a.body)
+			}
+			if a.requestID() == "" {
+				t.Errorf("%s: no request id", name)
+			}
+		})
+	}
+	for _, name := range served {
+		if !slices.Contains(names, name) {
+			t.Errorf("%s is not an operation of the SDK", name)
+		}
+	}
+	for _, name := range []string{"", "createKey", "CreateKey,CreateKey", "Nothing", strings.Repeat("x", 5000)} {
+		g.refused(t, own, name, m{}, "UnknownOperationException", "")
+	}
+}
+
+// everywhere are the codes that every operation may answer.
+var everywhere = []string{
+	"AccessDenied", "ThrottlingException", "ValidationException", "SerializationException", "KMSInternalException", "DependencyTimeoutException",
+	"UnknownOperationException", "UnsupportedOperationException", "MissingAuthenticationTokenException", "IncompleteSignatureException",
+	"InvalidSignatureException", "UnrecognizedClientException", "RequestEntityTooLargeException",
+}
+
+// Errors that several operations have.
+var (
+	managing   = []string{"InvalidArnException", "KMSInvalidStateException", "NotFoundException"}
+	encrypting = []string{
+		"DisabledException", "DryRunOperationException", "InvalidGrantTokenException", "InvalidKeyUsageException", "KeyUnavailableException",
+		"KMSInvalidStateException", "NotFoundException",
+	}
+	decrypting = append([]string{"IncorrectKeyException", "InvalidCiphertextException"}, encrypting...)
+)
+
+// modelled are the errors of each operation beyond those of everywhere (KMS API
+// Reference, "Errors" of each action).
+var modelled = map[string][]string{
+	"CreateAlias":                     {"AlreadyExistsException", "InvalidAliasNameException", "KMSInvalidStateException", "LimitExceededException", "NotFoundException"},
+	"CreateKey":                       {"CustomKeyStoreNotFoundException", "InvalidArnException", "LimitExceededException", "MalformedPolicyDocumentException", "TagException"},
+	"Decrypt":                         decrypting,
+	"DeleteAlias":                     {"KMSInvalidStateException", "NotFoundException"},
+	"DescribeKey":                     {"InvalidArnException", "NotFoundException"},
+	"DisableKey":                      managing,
+	"EnableKey":                       append([]string{"LimitExceededException"}, managing...),
+	"Encrypt":                         encrypting,
+	"GenerateDataKey":                 encrypting,
+	"GenerateDataKeyWithoutPlaintext": encrypting,
+	"GenerateRandom":                  {"CustomKeyStoreNotFoundException", "CustomKeyStoreInvalidStateException"},
+	"GetKeyPolicy":                    managing,
+	"ListAliases":                     {"InvalidArnException", "InvalidMarkerException", "NotFoundException"},
+	"ListKeyPolicies":                 managing,
+	"ListKeys":                        {"InvalidMarkerException"},
+	"ListResourceTags":                {"InvalidArnException", "InvalidMarkerException", "NotFoundException"},
+	"PutKeyPolicy":                    append([]string{"LimitExceededException", "MalformedPolicyDocumentException"}, managing...),
+	"ReEncrypt":                       decrypting,
+	"TagResource":                     append([]string{"LimitExceededException", "TagException"}, managing...),
+	"UntagResource":                   append([]string{"TagException"}, managing...),
+	"UpdateAlias":                     {"KMSInvalidStateException", "LimitExceededException", "NotFoundException"},
+	"UpdateKeyDescription":            managing,
+}
+
+// unmodelled are codes beyond the model, each with its operations.
+var unmodelled = map[string][]string{
+	"NotAuthorizedException":     {"CreateAlias", "UpdateAlias", "DeleteAlias"}, // names that are AWS's own
+	"InvalidGrantTokenException": {"DescribeKey"},                               // takes grant tokens and has no word for a wrong one
+	"InvalidMarkerException":     {"ListKeyPolicies"},                           // takes markers and has no word for a wrong one
+}
+
+// unexpectedErrors are the records whose code is none of their operation's: callers
+// could not tell what to make of it.
+func unexpectedErrors(events []event) (found problems) {
+	seen := map[string]bool{}
+	for _, e := range events {
+		if e.ErrorCode == "" || e.EventSource != "kms.amazonaws.com" || slices.Contains(everywhere, e.ErrorCode) ||
+			slices.Contains(modelled[e.EventName], e.ErrorCode) || slices.Contains(unmodelled[e.ErrorCode], e.EventName) {
+			continue
+		}
+		if key := e.EventName + " " + e.ErrorCode; !seen[key] {
+			seen[key] = true
+			found.add("%s answered %s, which is not among its errors %q", e.EventName, e.ErrorCode, modelled[e.EventName])
+		}
+	}
+	return found
+}
+
+func TestUnexpectedErrorsAreFound(t *testing.T) {
+	t.Parallel()
+	for _, name := range served {
+		if modelled[name] == nil {
+			t.Errorf("the errors of %s are not known", name)
+		}
+	}
+	refusal := func(name, code string) event {
+		return event{EventSource: "kms.amazonaws.com", EventName: name, ErrorCode: code}
+	}
+	got := unexpectedErrors([]event{
+		refusal("Decrypt", "InvalidCiphertextException"), refusal("Decrypt", "AccessDenied"), refusal("ListKeys", "InvalidCiphertextException"),
+	})
+	if len(got) != 1 || !strings.HasPrefix(got[0], "ListKeys answered InvalidCiphertextException") {
+		t.Errorf("found %q, want ListKeys alone", got)
+	}
+}
