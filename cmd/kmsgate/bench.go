@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/pprof"
+	"slices"
 	"time"
 )
 
@@ -38,6 +39,7 @@ type benchOptions struct {
 	connections int
 	rounds      int
 	keys        int
+	only        string
 	json        bool
 	profiles    string
 }
@@ -52,6 +54,7 @@ func runBench(ctx context.Context, p *program, args []string) error {
 	set.IntVar(&o.connections, "connections", 16, "keep-alive `connections` of the load client")
 	set.IntVar(&o.rounds, "rounds", 3, "`rounds` of each kind")
 	set.IntVar(&o.keys, "keys", 20000, "`keys` to make for the second comparison; 0 leaves it out")
+	set.StringVar(&o.only, "only", "", "measure requests of this `kind` only, such as Encrypt, against the raw loop")
 	set.BoolVar(&o.json, "json", false, "print JSON instead of tables")
 	set.StringVar(&o.profiles, "profiles", "", "`directory` to keep the CPU profiles in")
 	if err := p.parse(set, args); err != nil {
@@ -84,6 +87,8 @@ func (o *benchOptions) check() error {
 		return usagef("-connections: 1 to %d", fewKeys)
 	case o.rounds < 1:
 		return usagef("-rounds: at least 1")
+	case o.only != "" && !slices.ContainsFunc(benchKinds, func(k benchKind) bool { return k.name == o.only }):
+		return usagef("-only: there is no kind %q", o.only)
 	case o.keys < 0:
 		return usagef("-keys: not negative")
 	}

@@ -12,13 +12,16 @@ type namedLoad struct {
 	calls []benchCall
 }
 
+// benchKind is a kind of request, and how its calls are made.
+type benchKind struct {
+	name  string
+	calls func(ctx context.Context, e *benchEnvironment, keys []string) ([]benchCall, error)
+}
+
 // benchKinds are the kinds of requests, in the order in which they are measured
 // and printed. The first two are what HTTP costs, and what HTTP with a
 // signature and the audit log costs.
-var benchKinds = []struct {
-	name  string
-	calls func(ctx context.Context, e *benchEnvironment, keys []string) ([]benchCall, error)
-}{
+var benchKinds = []benchKind{
 	{"healthz", same(benchCall{Path: "/healthz"})},
 	{"GetCallerIdentity", same(benchCall{Service: "sts", Body: []byte("Action=GetCallerIdentity&Version=2011-06-15")})},
 	{"Encrypt", func(_ context.Context, _ *benchEnvironment, keys []string) ([]benchCall, error) {
@@ -35,6 +38,9 @@ func (b *bench) loads(ctx context.Context) ([]namedLoad, error) {
 	keys := b.keys[:b.options.connections]
 	var loads []namedLoad
 	for _, k := range benchKinds {
+		if b.options.only != "" && b.options.only != k.name {
+			continue
+		}
 		calls, err := k.calls(ctx, b.benchEnvironment, keys)
 		if err != nil {
 			return nil, err

@@ -238,7 +238,7 @@ func TestDamagedProfilesAreRefused(t *testing.T) {
 
 func TestBenchRefusesSenselessFlags(t *testing.T) {
 	t.Parallel()
-	for _, flag := range []string{"-duration=0s", "-duration=1h", "-connections=0", "-connections=101", "-rounds=0", "-keys=-1"} {
+	for _, flag := range []string{"-duration=0s", "-duration=1h", "-connections=0", "-connections=101", "-rounds=0", "-keys=-1", "-only=Sign"} {
 		var stderr bytes.Buffer
 		p := &program{stdout: &stderr, stderr: &stderr}
 		name, _, _ := strings.Cut(flag, "=")
