@@ -112,10 +112,10 @@ type Engine struct {
 
 	// Found out when the token first came up, and not changed after.
 	serial            string
-	badTag            returnCode // what C_Decrypt says of a bad tag
-	badBlob           returnCode // what C_UnwrapKey says of a damaged blob
-	unwrapNeedsLength bool       // CKA_VALUE_LEN in templates of C_UnwrapKey
-	wrapMech          uint       // for new domain keys
+	damaged           []returnCode // what C_Decrypt says of damaged ciphertexts
+	damagedBlob       []returnCode // what C_UnwrapKey says of a damaged blob
+	unwrapNeedsLength bool         // CKA_VALUE_LEN in templates of C_UnwrapKey
+	wrapMech          uint         // for new domain keys
 	maxStuck          int64
 
 	// Written with the gate closed, read inside it.
@@ -161,11 +161,36 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	e.handles = newHandles(e)
 	e.pool = &pool{engine: e, max: 1}
 	e.service.Store(&serviceKeys{})
-	if err := e.start(ctx); err != nil {
+	started := make(chan error)
+	go func() {
+		err := e.start(ctx)
+		select {
+		case started <- err:
+		case <-ctx.Done(): // nobody waits any more
+			e.abort(err)
+		}
+	}()
+	select {
+	case err = <-started:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("pkcs11: %w", lateError(ctx))
+	}
+	if err != nil {
 		e.module.unload()
 		return nil, fmt.Errorf("pkcs11: %w", err)
 	}
 	return e, nil
+}
+
+// abort undoes a start whose caller has gone.
+func (e *Engine) abort(err error) {
+	if err != nil {
+		e.module.unload()
+		return
+	}
+	if err := e.Close(); err != nil {
+		e.cfg.Logger.Warn("close an engine that came up too late", "error", err)
+	}
 }
 
 // start brings the token up for the first time.
@@ -228,7 +253,7 @@ func (e *Engine) limit(info pkcs11.TokenInfo) {
 			n = min(n, int(most)-sessionMargin)
 		}
 	}
-	e.pool.max = max(n, 1)
+	e.pool.max, e.pool.limit = max(n, 1), max(n, 1)
 	e.maxStuck = int64(max(2, e.pool.max/2))
 }
 

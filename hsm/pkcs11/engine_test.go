@@ -86,6 +86,36 @@ func TestKeysAreNotEvictedWhileInUse(t *testing.T) {
 	}
 }
 
+// TestRowsOfOneKeyMayAlternate: after a rewrap some callers still have the old
+// row. Each replaces the other's handle in the cache while it is in use.
+func TestRowsOfOneKeyMayAlternate(t *testing.T) {
+	e := openWithKeys(t, func(c *Config) { c.MaxSessions = 8 })
+	k := generate(t, e, "k")
+	_, err := e.CreateServiceKeys(t.Context(), serviceKeyRows(testStore, 2))
+	must(t, err)
+	moved, err := e.Rewrap(t.Context(), client, k, 2)
+	must(t, err)
+	var wg sync.WaitGroup
+	for worker := range 8 {
+		wg.Go(func() {
+			rows := []*hsm.Key{k, &moved}
+			for i := range 300 {
+				if _, err := e.Encrypt(t.Context(), client, rows[(i+worker)%2], []byte("x"), nil); err != nil {
+					t.Errorf("Encrypt = %v", err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	encryptWorks(t, e, k)
+	encryptWorks(t, e, &moved) // takes what k's entries have left with it
+	encryptWorks(t, e, k)
+	if n := sessionObjects(t, e); n > 4 {
+		t.Errorf("%d session objects are left in the token", n)
+	}
+}
+
 // sessionObjects counts the token's session objects.
 func sessionObjects(t *testing.T, e *Engine) int {
 	t.Helper()

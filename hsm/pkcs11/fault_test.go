@@ -365,3 +365,33 @@ func openWithIVs(t *testing.T, mode IVMode, shimMode uint) *Engine {
 		c.IV = mode
 	})
 }
+
+func TestRepeatedDeviceErrorsReconnectATokenThatSeemsWell(t *testing.T) {
+	e, shim := openWithShim(t, nil)
+	k := generate(t, e, "k")
+	encryptWorks(t, e, k)
+	for range 3 * falseAlarms {
+		shim.Fail(softhsm.Encrypt, pkcs11.CKR_DEVICE_ERROR, 1)
+		_, _ = e.Encrypt(t.Context(), client, k, []byte("x"), nil) // meets it
+		eventually(t, "the repair ends", func() bool {
+			e.repair.mu.Lock()
+			defer e.repair.mu.Unlock()
+			return e.repair.running == nil
+		})
+	}
+	if n := shim.Calls(softhsm.Finalize); n != 1 {
+		t.Errorf("C_Finalize was called %d times after many such errors, want once a minute at most", n)
+	}
+	encryptWorks(t, e, k)
+}
+
+func TestOpenGivesUpAtItsDeadline(t *testing.T) {
+	cfg := configFor(newToken(t))
+	shim := newShim(t, &cfg)
+	shim.Hang(softhsm.Login, true)
+	if _, err := Open(within(t, 50*time.Millisecond), cfg); !errors.Is(err, hsm.ErrDeadline) {
+		t.Errorf("Open of a token that hangs = %v, want %v", err, hsm.ErrDeadline)
+	}
+	shim.Hang(softhsm.Login, false)
+	eventually(t, "the engine that came up too late is closed", func() bool { return shim.Calls(softhsm.Finalize) == 1 })
+}

@@ -4,6 +4,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"slices"
 
 	"kmsgate/hsm"
 )
@@ -78,15 +79,15 @@ func (s *session) decrypt(key handle, iv, ciphertext, aad []byte) ([]byte, error
 	out := make([]byte, len(ciphertext)+tagBytes)
 	n, err := s.engine.module.lib.gcmDecrypt(s.handle, key, iv, aad, ciphertext, out)
 	if err != nil {
-		return nil, s.judge(err, s.engine.badTag, hsm.ErrInvalidCiphertext)
+		return nil, s.judge(err, s.engine.damaged, hsm.ErrInvalidCiphertext)
 	}
 	return out[:n:n], nil
 }
 
 // judge tells data that does not authenticate from a token in trouble. Many
-// tokens say CKR_GENERAL_ERROR or the like for both: the code that this token
+// tokens say CKR_GENERAL_ERROR or the like for both: a code that this token
 // gave for damaged data at start means the same now if the session still works.
-func (s *session) judge(err error, damaged returnCode, verdict error) error {
+func (s *session) judge(err error, damaged []returnCode, verdict error) error {
 	call, ok := errors.AsType[*callError](err)
 	if !ok {
 		return err
@@ -94,7 +95,7 @@ func (s *session) judge(err error, damaged returnCode, verdict error) error {
 	if classOf(err, false) == classData {
 		return verdict
 	}
-	if call.code != damaged {
+	if !slices.Contains(damaged, call.code) {
 		return err
 	}
 	var probe [8]byte

@@ -22,7 +22,7 @@ func newHandles(e *Engine) *handles {
 	h := &handles{owners: make([]*owner, e.cfg.OwnerSessions)}
 	share := max(1, e.cfg.MaxHandles/e.cfg.OwnerSessions)
 	for i := range h.owners {
-		h.owners[i] = &owner{engine: e, capacity: share, turn: make(chan struct{}, 1)}
+		h.owners[i] = &owner{engine: e, capacity: share, fullCapacity: share, turn: make(chan struct{}, 1)}
 		h.owners[i].share = newShare()
 	}
 	return h
@@ -45,10 +45,11 @@ func (h *handles) reset() {
 }
 
 // trim gives up half of the unused handles, where the token has no memory left.
+// Every fill that succeeds gives one place back.
 func (h *handles) trim() {
 	for _, o := range h.owners {
 		o.mu.Lock()
-		o.capacity = max(1, len(o.share.entries)/2)
+		o.capacity = min(o.capacity, max(1, len(o.share.entries)/2))
 		o.mu.Unlock()
 	}
 }
@@ -93,10 +94,11 @@ type owner struct {
 	engine *Engine
 	turn   chan struct{} // holds a token while a fill uses the share's session
 
-	mu       sync.Mutex
-	share    *share
-	capacity int
-	fills    int // waiting and running
+	mu           sync.Mutex
+	share        *share
+	capacity     int // entries; less than full after the token had no memory left
+	fullCapacity int
+	fills        int // waiting and running
 }
 
 // share is an owner's entries and the session whose objects they are: the
@@ -157,7 +159,7 @@ func (o *owner) lookUp(k *hsm.Key) (*entry, error) {
 	if o.fills >= maxFills {
 		return nil, fmt.Errorf("%w: %d keys wait to be unwrapped", hsm.ErrBusy, o.fills)
 	}
-	en = &entry{owner: o, share: o.share, id: id, key: cloneKey(k), ready: make(chan struct{}), refs: 1}
+	en = &entry{owner: o, share: o.share, id: id, key: cloneKey(k), ready: make(chan struct{}), refs: 2} // the caller's and the fill's
 	if !o.engine.spawn(func() { o.fill(en) }) {
 		return nil, errClosed
 	}
@@ -166,7 +168,7 @@ func (o *owner) lookUp(k *hsm.Key) (*entry, error) {
 	}
 	o.share.entries[id] = en
 	en.place = o.share.order.PushFront(en)
-	o.share.refs++
+	o.share.refs += 2
 	o.fills++
 	return en, nil
 }
@@ -178,12 +180,15 @@ func (o *owner) fill(en *entry) {
 	defer cancel()
 	err := o.fillInTurn(ctx, en)
 	o.mu.Lock()
-	defer o.mu.Unlock()
 	o.fills--
 	if en.err = err; err != nil {
 		en.dropLocked(false)
+	} else {
+		o.capacity = min(o.capacity+1, o.fullCapacity)
 	}
 	close(en.ready)
+	o.mu.Unlock()
+	en.release()
 }
 
 func (o *owner) fillInTurn(ctx context.Context, en *entry) error {

@@ -169,7 +169,7 @@ func (s *session) unwrap(domain *serviceKey, blob []byte, t template) (handle, e
 	}
 	key, err := s.engine.module.lib.unwrap(s.handle, domain.wrapMech, domain.handle, blob, t)
 	if err != nil {
-		return 0, s.judge(err, s.engine.badBlob, hsm.ErrWrongMaterial)
+		return 0, s.judge(err, s.engine.damagedBlob, hsm.ErrWrongMaterial)
 	}
 	return key, nil
 }

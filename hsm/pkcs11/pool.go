@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"kmsgate/hsm"
 )
@@ -20,6 +21,8 @@ type pool struct {
 
 	mu      sync.Mutex
 	max     int // sessions for all classes but health
+	limit   int // what max was at first
+	cutAt   time.Time
 	idle    []*session
 	busy    [classCount]int
 	queues  [classCount]queue
@@ -73,6 +76,7 @@ func (p *pool) enter(on hsm.Call) (grant, *waiter) {
 	if p.refuse != nil {
 		return grant{err: p.refuse}, nil
 	}
+	p.growLocked()
 	if p.queues[on.Class].length == 0 && p.mayStart(on.Class) {
 		return p.grantLocked(on.Class), nil
 	}
@@ -220,7 +224,20 @@ func (p *pool) shrink() {
 	for _, n := range p.busy {
 		open += n
 	}
-	p.max = max(1, min(p.max, open-1))
+	p.max, p.cutAt = max(1, min(p.max, open-1)), p.engine.cfg.Clock()
+}
+
+// growAfter is how long the pool waits before it tries one session more after
+// the token had none left.
+const growAfter = time.Minute
+
+func (p *pool) growLocked() {
+	if p.max >= p.limit {
+		return
+	}
+	if now := p.engine.cfg.Clock(); now.Sub(p.cutAt) >= growAfter {
+		p.max, p.cutAt = p.max+1, now
+	}
 }
 
 // queue is the waiters of one class, by account: accounts take turns.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -144,7 +145,11 @@ func TestQueueIsBounded(t *testing.T) {
 }
 
 func TestPoolMakesDoWhereTheTokenHasNoMoreSessions(t *testing.T) {
-	e, shim := openWithShim(t, func(c *Config) { c.MaxSessions = 8 })
+	var ahead atomic.Int64
+	e, shim := openWithShim(t, func(c *Config) {
+		c.MaxSessions = 8
+		c.Clock = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	})
 	taken := takeAll(t, e, client)
 	putAll(e, taken[:2], hsm.Interactive)
 	for _, s := range taken[2:] {
@@ -168,6 +173,16 @@ func TestPoolMakesDoWhereTheTokenHasNoMoreSessions(t *testing.T) {
 	}
 	if _, err := e.Random(t.Context(), client, 8); err != nil {
 		t.Errorf("Random with fewer sessions = %v", err)
+	}
+	shim.Fail(softhsm.OpenSession, 0, 0)
+	for range 10 {
+		ahead.Add(int64(growAfter))
+		if _, err := e.Random(t.Context(), client, 8); err != nil {
+			t.Errorf("Random while the pool grows = %v", err)
+		}
+	}
+	if s := e.Stats(); s.SessionsMax != 8 {
+		t.Errorf("SessionsMax = %d after ten minutes, want 8 again", s.SessionsMax)
 	}
 }
 

@@ -69,14 +69,23 @@ func (s *session) testGCM() (err error) {
 			return err
 		}
 	}
+	return s.testDamaged(key, sealed)
+}
+
+// testDamaged learns what C_Decrypt says of ciphertexts that were tampered with.
+func (s *session) testDamaged(key handle, sealed []byte) error {
 	ivLen := s.engine.cfg.IV.ivLength()
-	sealed[len(sealed)-1] ^= 1
-	_, err = lib.gcmDecrypt(s.handle, key, sealed[:ivLen], nil, sealed[ivLen:], make([]byte, len(sealed)))
-	call, ok := errors.AsType[*callError](err)
-	if !ok {
-		return fmt.Errorf("%w: a changed tag is accepted", hsm.ErrUnsupported)
+	iv, data := sealed[:ivLen], sealed[ivLen:]
+	badTag := bytes.Clone(data)
+	badTag[len(badTag)-1] ^= 1
+	for _, c := range []struct{ aad, data []byte }{{nil, badTag}, {[]byte("other"), data}, {nil, data[:tagBytes]}, {nil, data[1:]}} {
+		_, err := s.engine.module.lib.gcmDecrypt(s.handle, key, iv, c.aad, c.data, make([]byte, len(sealed)))
+		call, ok := errors.AsType[*callError](err)
+		if !ok {
+			return fmt.Errorf("%w: a damaged ciphertext is accepted", hsm.ErrUnsupported)
+		}
+		s.engine.damaged = append(s.engine.damaged, call.code)
 	}
-	s.engine.badTag = call.code
 	return nil
 }
 
@@ -139,7 +148,7 @@ func (s *session) testDamagedBlob(domain *serviceKey, check []byte) error {
 	if !ok {
 		return fmt.Errorf("%w: a damaged blob is accepted", hsm.ErrUnsupported)
 	}
-	s.engine.badBlob = call.code
+	s.engine.damagedBlob = []returnCode{call.code}
 	return nil
 }
 

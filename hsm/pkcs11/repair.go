@@ -11,14 +11,15 @@ import (
 	"kmsgate/hsm"
 )
 
-// Reconnecting: how long between attempts, and how many failures of the class
-// device within how long are too many even though the token answers.
+// Reconnecting: how long between attempts; and how often within how long the
+// token may seem well after a failure of the class device before it is
+// reconnected all the same, at most once in how long.
 const (
-	firstBackoff   = 500 * time.Millisecond
-	maxBackoff     = 30 * time.Second
-	deviceFailures = 3
-	deviceWindow   = 10 * time.Second
-	probeTimeout   = time.Second
+	firstBackoff = 500 * time.Millisecond
+	maxBackoff   = 30 * time.Second
+	falseAlarms  = 3
+	alarmWindow  = 10 * time.Second
+	distrustRest = time.Minute
 )
 
 // repair is the single flight that brings a token back.
@@ -27,8 +28,11 @@ type repair struct {
 
 	mu       sync.Mutex
 	running  chan struct{} // closed after the first attempt; nil if no repair runs
-	failures []time.Time   // of the class device, the newest deviceFailures
 	hopeless bool          // out of service for good
+
+	// Of the goroutine that runs a repair.
+	alarms     []time.Time // false ones, the newest falseAlarms
+	distrusted time.Time   // when the token was last reconnected for them
 }
 
 // admit fails fast while the token is away.
@@ -46,10 +50,8 @@ var errReconnecting = fmt.Errorf("%w: reconnecting", hsm.ErrUnavailable)
 // bring it back has failed.
 func (e *Engine) noticed(c class) <-chan struct{} {
 	switch c {
-	case classSession, classLogin, classObject:
-		return e.startRepair(false)
-	case classDevice:
-		return e.startRepair(e.repair.tooMany(e.cfg.Clock()))
+	case classSession, classLogin, classObject, classDevice:
+		return e.startRepair(c)
 	case classFatal, classPIN:
 		e.takeOut(fmt.Errorf("%w: token is out of service: %s", classes[c].answer, classes[c].name))
 	case classCapacity:
@@ -60,15 +62,18 @@ func (e *Engine) noticed(c class) <-chan struct{} {
 	return nil
 }
 
-// tooMany counts a failure of the class device.
-func (r *repair) tooMany(now time.Time) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.failures) == deviceFailures {
-		r.failures = r.failures[1:]
+// distrusts counts a failure after which the token seems well, and tells
+// whether there were too many of them. The repair that runs is its only caller.
+func (r *repair) distrusts(now time.Time) bool {
+	if len(r.alarms) == falseAlarms {
+		r.alarms = r.alarms[1:]
 	}
-	r.failures = append(r.failures, now)
-	return len(r.failures) == deviceFailures && now.Sub(r.failures[0]) < deviceWindow
+	r.alarms = append(r.alarms, now)
+	if len(r.alarms) < falseAlarms || now.Sub(r.alarms[0]) > alarmWindow || now.Sub(r.distrusted) < distrustRest {
+		return false
+	}
+	r.alarms, r.distrusted = nil, now
+	return true
 }
 
 // takeOut ends the service until somebody restarts it.
@@ -84,7 +89,7 @@ func (e *Engine) takeOut(why error) {
 }
 
 // startRepair runs a repair unless one runs already.
-func (e *Engine) startRepair(reconnect bool) <-chan struct{} {
+func (e *Engine) startRepair(cause class) <-chan struct{} {
 	r := &e.repair
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -95,7 +100,7 @@ func (e *Engine) startRepair(reconnect bool) <-chan struct{} {
 		return r.running
 	}
 	running := make(chan struct{})
-	if !e.spawn(func() { e.runRepair(reconnect, running) }) {
+	if !e.spawn(func() { e.runRepair(cause, running) }) {
 		return nil
 	}
 	r.running = running
@@ -104,7 +109,7 @@ func (e *Engine) startRepair(reconnect bool) <-chan struct{} {
 
 // runRepair looks whether the token is well after all, else logs in again,
 // else initialises the module anew, until the token is back.
-func (e *Engine) runRepair(reconnect bool, running chan struct{}) {
+func (e *Engine) runRepair(cause class, running chan struct{}) {
 	attempted := sync.OnceFunc(func() { close(running) })
 	defer func() {
 		e.repair.mu.Lock()
@@ -112,8 +117,12 @@ func (e *Engine) runRepair(reconnect bool, running chan struct{}) {
 		e.repair.mu.Unlock()
 		attempted()
 	}()
-	if !reconnect && e.probe() == nil {
-		return
+	reconnect := false
+	if e.probe() == nil {
+		if cause != classDevice || !e.repair.distrusts(e.cfg.Clock()) {
+			return
+		}
+		reconnect = true
 	}
 	e.repair.refuse(errReconnecting)
 	e.pool.reset(errReconnecting)
@@ -150,7 +159,6 @@ func (r *repair) refuse(err error) {
 func (r *repair) serve() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.failures = nil
 	if !r.hopeless {
 		r.refusal.Store(nil)
 	}
@@ -159,7 +167,7 @@ func (r *repair) serve() {
 // probe asks the token once, on a session of its own, without setting off
 // another repair.
 func (e *Engine) probe() error {
-	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), e.cfg.CallTimeout)
 	defer cancel()
 	s, err := e.newSession(nil)
 	if err != nil {

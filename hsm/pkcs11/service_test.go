@@ -181,6 +181,12 @@ func TestWrongMaterialBehindAnHonestBindingIsRefused(t *testing.T) {
 	if _, err := e.Rewrap(t.Context(), client, &forged, 1); !errors.Is(err, hsm.ErrWrongMaterial) {
 		t.Errorf("Rewrap of other material = %v, want %v", err, hsm.ErrWrongMaterial)
 	}
+	forged = cloneKey(k)
+	forged.CheckValue = sealUnder(t, e, k, make([]byte, len(canary)))
+	rebind(t, e, &forged)
+	if _, err := e.Encrypt(t.Context(), client, &forged, []byte("x"), nil); !errors.Is(err, hsm.ErrWrongMaterial) {
+		t.Errorf("Encrypt with a check value of another plaintext = %v, want %v", err, hsm.ErrWrongMaterial)
+	}
 	for name, blob := range map[string][]byte{"empty": {}, "short": {1}, "damaged": append(bytes.Clone(k.Blob[1:]), 0)} {
 		forged = cloneKey(k)
 		forged.Blob = blob
@@ -202,4 +208,15 @@ func rebind(t *testing.T, e *Engine, k *hsm.Key) {
 	}}
 	_, err := e.do(t.Context(), client, nil, &w)
 	must(t, err)
+}
+
+// sealUnder encrypts a plaintext as if it were k's canary.
+func sealUnder(t *testing.T, e *Engine, k *hsm.Key, plaintext []byte) []byte {
+	t.Helper()
+	w := work{mechanism: "test", run: func(s *session, key handle, _ [3][]byte) ([]byte, error) {
+		return s.encrypt(key, plaintext, checkInput(k))
+	}}
+	sealed, err := e.do(t.Context(), client, k, &w)
+	must(t, err)
+	return sealed
 }

@@ -64,6 +64,11 @@ func (e *Engine) try(ctx context.Context, on hsm.Call, k *hsm.Key, w *work) ([]b
 		}
 		return nil, classOf(err, false), err
 	}
+	if ctx.Err() != nil { // while waiting; the session is as good as before
+		s.entry = en
+		e.settle(s, on.Class, classOK)
+		return nil, classAnswer, fmt.Errorf("%w: %w", hsm.ErrBusy, context.Cause(ctx))
+	}
 	if !s.begin(w, en) {
 		e.settle(s, on.Class, classSession)
 		return nil, classSession, errStale
