@@ -433,3 +433,41 @@ func TestChangeOfManyThingsNotifiesThatAnythingChanged(t *testing.T) {
 	})
 	eventually(t, "everything of the account is dropped", func() bool { return !other.Caches(region, id) })
 }
+
+func TestValueThatKeepsMovingIsUsedAndNotCached(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.StopListening()
+	id := f.insertKey(t, account)
+	if err := f.Notice(fmt.Sprintf(`{"a":%q,"v":1000}`, account)); err != nil { // ahead of every fill
+		t.Fatal(err)
+	}
+	v := f.View()
+	if e, err := v.Key(t.Context(), region, id); err != nil || e.ID != id {
+		t.Errorf("Key = %v, %v", e, err)
+	}
+	if got := v.Saw(account); got == 0 || got >= 1000 {
+		t.Errorf("the view rests on version %d, want what was read", got)
+	}
+	if f.Caches(region, id) {
+		t.Error("what a later version was noticed of is cached")
+	}
+}
+
+func TestViewRestsOnTheOldestOfItsReads(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	s := f.unleased(t)
+	first, second := f.insertKey(t, account), f.insertKey(t, account)
+	key(t, s, first)
+	f.disable(t, second)
+	v := s.View()
+	for _, id := range []string{second, first} {
+		if _, err := v.Key(t.Context(), region, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := record(s, t, v); !errors.Is(err, metadata.ErrStale) {
+		t.Errorf("Record of a decision that an old read is part of = %v, want ErrStale", err)
+	}
+}

@@ -15,6 +15,10 @@ import (
 	"kmsgate/metadata/migrations"
 )
 
+// lockAttempts is how often, once a second, the lock is tried that another run of
+// Migrate holds.
+const lockAttempts = 300
+
 // Migrate brings the database to this binary's schema. Several may try at once;
 // one at a time works. A database that is newer than the binary is an error.
 func Migrate(ctx context.Context, url string) (err error) {
@@ -23,7 +27,7 @@ func Migrate(ctx context.Context, url string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	locker, err := lock.NewPostgresSessionLocker()
+	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, lockAttempts))
 	if err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}

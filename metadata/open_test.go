@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"kmsgate/metadata"
 	"kmsgate/metadata/metadatatest"
@@ -153,5 +154,35 @@ func TestClockSkewIsMeasured(t *testing.T) {
 	}
 	if err := s.Ping(t.Context()); err != nil {
 		t.Errorf("Ping = %v", err)
+	}
+}
+
+func TestSetUpSaysThatNothingAnswers(t *testing.T) {
+	t.Parallel()
+	const dead = "postgres://127.0.0.1:1/x?sslmode=disable"
+	for name, call := range map[string]func() error{
+		"Migrate":        func() error { return metadata.Migrate(t.Context(), dead) },
+		"SchemaVersion":  func() error { _, err := metadata.SchemaVersion(t.Context(), dead); return err },
+		"CreateDatabase": func() error { return metadata.CreateDatabase(t.Context(), dead, "y", "") },
+		"DropDatabase":   func() error { return metadata.DropDatabase(t.Context(), dead, "y") },
+	} {
+		if err := call(); !errors.Is(err, metadata.ErrUnavailable) {
+			t.Errorf("%s = %v, want ErrUnavailable", name, err)
+		}
+	}
+	if err := metadata.Migrate(t.Context(), "postgres://%"); err == nil || errors.Is(err, metadata.ErrUnavailable) {
+		t.Errorf("Migrate with a malformed URL = %v, want an error of the URL", err)
+	}
+}
+
+func TestOpenRefusesMetricsThatAreRegisteredAlready(t *testing.T) {
+	t.Parallel()
+	db := metadatatest.NewDatabase(t)
+	registry := prometheus.NewRegistry()
+	configure := func(c *metadata.Config) { c.Metrics = registry }
+	db.Open(t, configure)
+	cfg := metadata.Config{URL: db.URL, Instance: "i", AllowUnsafeDurability: true, Metrics: registry}
+	if s, err := metadata.Open(t.Context(), cfg); err == nil {
+		t.Errorf("Open = %v, want an error", errors.Join(err, s.Close(t.Context())))
 	}
 }

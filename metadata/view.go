@@ -124,3 +124,10 @@ func (v *View) versions() []accountVersion {
 	}
 	return v.seen
 }
+
+// accountVersion says which version of an account a decision rests on.
+type accountVersion struct {
+	account string
+	version int64
+	until   time.Time // end of the lease under which it was read; in the past without one
+}
