@@ -185,3 +185,33 @@ func TestStoreReadsItsOwnLog(t *testing.T) {
 		t.Errorf("Last = %v, %v", operations(records), err)
 	}
 }
+
+func TestOpenAuditLogChecksItsConfig(t *testing.T) {
+	t.Parallel()
+	if _, err := metadata.OpenAuditLog(t.Context(), metadata.Config{Instance: "x"}); err == nil {
+		t.Error("OpenAuditLog without a URL succeeds")
+	}
+	if _, err := metadata.OpenAuditLog(t.Context(), metadata.Config{URL: "host=/nowhere", Instance: "x"}); !errors.Is(err, metadata.ErrUnavailable) {
+		t.Errorf("OpenAuditLog without a server: %v, want ErrUnavailable", err)
+	}
+}
+
+func TestReadingWithoutADatabaseIsUnavailable(t *testing.T) {
+	t.Parallel()
+	log := openLog(t, metadatatest.NewDatabase(t).URL)
+	log.Close()
+	ctx := t.Context()
+	var cursor metadata.AuditCursor
+	for name, read := range map[string]func() error{
+		"Streams": func() error { _, err := log.Streams(ctx); return err },
+		"Records": func() error { _, _, err := log.Records(ctx, cursor, 1); return err },
+		"Last":    func() error { _, _, err := log.Last(ctx, 1); return err },
+		"End":     func() error { _, err := log.End(ctx); return err },
+		"Outbox":  func() error { _, err := log.Outbox(ctx, 1); return err },
+		"Verify":  func() error { _, err := log.Verify(ctx, audit.StreamID{}); return err },
+	} {
+		if err := read(); err == nil {
+			t.Errorf("%s on a closed log succeeds", name)
+		}
+	}
+}

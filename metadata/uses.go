@@ -7,8 +7,10 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -57,6 +59,7 @@ func newFold(stream audit.StreamID, from int64) *fold {
 
 func (f *fold) add(uses []audit.Use) {
 	for _, u := range uses {
+		u.Region, u.KeyID = storable(u.Region), storable(u.KeyID)
 		if u.Encryptions+u.Decryptions > 0 {
 			m := material{u.Region, u.KeyID, u.MaterialID}
 			c := f.counts[m]
@@ -67,6 +70,15 @@ func (f *fold) add(uses []audit.Use) {
 			f.last[k] = u
 		}
 	}
+}
+
+// storable is a text that Postgres takes. Ours all are; a record that somebody
+// planted must not keep a stream from being counted.
+func storable(s string) string {
+	if utf8.ValidString(s) && !strings.ContainsRune(s, 0) {
+		return s
+	}
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\ufffd"), "\x00", "\ufffd")
 }
 
 // laterUse orders uses by time and, within a second, by event id, as the table
@@ -199,11 +211,12 @@ func (f *fold) countArgs() pgx.StrictNamedArgs {
 func (f *fold) lastArgs() pgx.StrictNamedArgs {
 	n := len(f.last)
 	regions, keys, operations := make([]string, 0, n), make([]string, 0, n), make([]string, 0, n)
-	times, events, requests := make([]time.Time, 0, n), make([]string, 0, n), make([]string, 0, n)
+	times, events, requests := make([]time.Time, 0, n), make([]uuid.UUID, 0, n), make([]string, 0, n)
 	for _, k := range slices.SortedFunc(maps.Keys(f.last), key.compare) {
 		u := f.last[k]
 		regions, keys, operations = append(regions, k.region), append(keys, k.id), append(operations, u.Operation)
-		times, events, requests = append(times, u.Time), append(events, u.EventID), append(requests, u.RequestID)
+		event, _ := uuid.Parse(u.EventID) // an id that is none becomes zero
+		times, events, requests = append(times, u.Time), append(events, event), append(requests, storable(u.RequestID))
 	}
 	return pgx.StrictNamedArgs{
 		"regions": regions, "keys": keys, "operations": operations, "times": times, "events": events, "requests": requests,

@@ -174,6 +174,21 @@ func TestUsesOfALeftStreamAreCountedOnce(t *testing.T) {
 	}
 }
 
+func TestPlantedUsesAreCountedAllTheSame(t *testing.T) {
+	t.Parallel()
+	w := openWriter(t, metadatatest.NewDatabase(t).URL, metadata.WriterOptions{})
+	event, uses := useOf(t, "Encrypt", 1, 1)
+	uses[0].RequestID, uses[0].EventID = "re\x00que\xffst", "no id"
+	if err := w.Record(t.Context(), event, uses); err != nil {
+		t.Fatal(err)
+	}
+	fold(t, w)
+	want := map[string]counted{"01": {1, 0, "Encrypt re\ufffdque\ufffdst"}}
+	if diff := cmp.Diff(want, countedUses(t, w)); diff != "" {
+		t.Errorf("uses (-want +got):\n%s", diff)
+	}
+}
+
 func TestDamagedBatchesDoNotHoldUpWhoTakesThemUp(t *testing.T) {
 	t.Parallel()
 	db := metadatatest.NewDatabase(t)

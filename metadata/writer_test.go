@@ -205,6 +205,36 @@ func TestClosedStreamIsEndedAndNamedByTheNext(t *testing.T) {
 	}
 }
 
+func TestCloseGivesUpAtItsDeadline(t *testing.T) {
+	t.Parallel()
+	db := metadatatest.NewDatabase(t)
+	w := openWriter(t, db.URL, metadata.WriterOptions{})
+	release := lockStream(t, db.URL, w.Stream())
+	answers := make(chan error, 2)
+	send := func() { answers <- w.Record(t.Context(), recordOf("Encrypt"), nil) }
+	go send()
+	waitForLock(t, db.URL)
+	go send()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := w.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Close: %v, want the context's error", err)
+	}
+	for range 2 {
+		if err := <-answers; !errors.Is(err, metadata.ErrUnavailable) {
+			t.Errorf("Record that close did not wait for: %v, want ErrUnavailable", err)
+		}
+	}
+	release()
+	next := openWriter(t, db.URL, metadata.WriterOptions{})
+	eventually(t, "the stream is taken up", func() bool {
+		sweep(t, next)
+		streams, err := next.Log().Streams(t.Context())
+		return err == nil && streams[0].Ended
+	})
+	logged(t, db.URL)
+}
+
 func TestRecordThatIsTooLongIsRefused(t *testing.T) {
 	t.Parallel()
 	w := openWriter(t, metadatatest.NewDatabase(t).URL, metadata.WriterOptions{})
