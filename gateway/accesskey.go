@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"time"
 
@@ -44,10 +45,26 @@ func NewRootAccessKey(ctx context.Context, token hsm.Token, store, account strin
 // OpenSecret opens the secret of an access key. It is the caller's to clear.
 func OpenSecret(ctx context.Context, token hsm.Token, key *metadata.AccessKey) ([]byte, error) {
 	secret, err := token.Open(ctx, sealCall(key.Account), key.SealedSecret, secretAAD(key.Account, key.ID))
+	if errors.Is(err, hsm.ErrInvalidCiphertext) {
+		return nil, fmt.Errorf("%w: %s", errSecret, key.ID) // not the caller's ciphertext
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open the secret of access key %s: %w", key.ID, err)
 	}
 	return secret, nil
+}
+
+// isAccessKeyID tells whether a string has the shape of an access key id.
+func isAccessKeyID(s string) bool {
+	if len(s) < 16 || len(s) > 32 {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if (c < 'A' || c > 'Z') && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return true
 }
 
 // newAccessKeyID is not a secret: it has the shape that AWS's clients know.

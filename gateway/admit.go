@@ -1,6 +1,11 @@
 package gateway
 
-import "kmsgate/gateway/kmsapi"
+import (
+	"fmt"
+
+	"kmsgate/gateway/kmsapi"
+	"kmsgate/hsm"
+)
 
 // admit checks usage and state of each key, usage first, as AWS does (KMS
 // Developer Guide, "Key states of AWS KMS keys").
@@ -11,6 +16,9 @@ func (c *call) admit() error {
 		}
 	}
 	for _, r := range c.resources {
+		if r.key != nil && r.target.usage != "" && c.token(r.key) == nil {
+			return fmt.Errorf("%w: no token is configured for key store %s", hsm.ErrUnavailable, r.key.Store)
+		}
 		if r.key != nil && r.target.states != 0 && !r.target.states.Has(r.key.State) {
 			return kmsapi.WrongState(r.key.ARN(), kmsapi.KeyState(r.key.State))
 		}

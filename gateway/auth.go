@@ -1,9 +1,9 @@
 package gateway
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"errors"
+	"io"
 	"net/http"
 	"sync"
 
@@ -21,7 +21,7 @@ const maxBodyBytes = 1 << 20
 
 // authenticate finds out who calls, from the signature over the whole request.
 // Everything that can be refused without the body is refused before it is read.
-func (c *call) authenticate(w http.ResponseWriter, r *http.Request) error {
+func (c *call) authenticate(r *http.Request) error {
 	signature, err := sigv4.ParseHeader(r)
 	if err != nil {
 		return c.signatureError(err)
@@ -34,7 +34,7 @@ func (c *call) authenticate(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := c.readBody(w, r); err != nil {
+	if err := c.readBody(r, maxBodyBytes); err != nil {
 		return err
 	}
 	signature.SetBody(c.body)
@@ -63,6 +63,9 @@ func (c *call) accessKey(s *sigv4.Signature) (*metadata.AccessKey, error) {
 }
 
 func (c *call) activeKey(id string) (*metadata.AccessKey, error) {
+	if !isAccessKeyID(id) {
+		return nil, kmsapi.UnrecognizedClient()
+	}
 	key, err := c.view.AccessKey(c.ctx, id)
 	if errors.Is(err, metadata.ErrNotFound) || err == nil && key.Status != metadata.AccessKeyActive {
 		return nil, kmsapi.UnrecognizedClient()
@@ -71,26 +74,43 @@ func (c *call) activeKey(id string) (*metadata.AccessKey, error) {
 }
 
 // readBody reads the whole body, once, or refuses it.
-func (c *call) readBody(w http.ResponseWriter, r *http.Request) error {
+func (c *call) readBody(r *http.Request, limit int) error {
 	if c.body != nil {
 		return nil
 	}
 	if r.Header.Get("Content-Encoding") != "" {
 		return kmsapi.Serialization("") // no client compresses requests
 	}
-	if r.ContentLength > maxBodyBytes {
-		return kmsapi.BodyTooLarge(maxBodyBytes)
+	if r.ContentLength > int64(limit) {
+		return kmsapi.BodyTooLarge(limit)
 	}
-	buffer := bytes.NewBuffer(make([]byte, 0, max(r.ContentLength, 0)+bytes.MinRead))
-	_, err := buffer.ReadFrom(http.MaxBytesReader(w, r.Body, maxBodyBytes))
-	c.body = buffer.Bytes()
-	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
-		return kmsapi.BodyTooLarge(maxBodyBytes)
+	c.body = make([]byte, 0, min(max(int(r.ContentLength), 0), firstBodyBytes)+1)
+	for {
+		if len(c.body) == cap(c.body) {
+			c.growBody()
+		}
+		n, err := r.Body.Read(c.body[len(c.body):cap(c.body)])
+		c.body = c.body[:len(c.body)+n]
+		switch {
+		case len(c.body) > limit:
+			return kmsapi.BodyTooLarge(limit)
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return kmsapi.Serialization("") // cut off on its way
+		}
 	}
-	if err != nil {
-		return kmsapi.Serialization("") // cut off on its way
-	}
-	return nil
+}
+
+// firstBodyBytes is the room that a body gets before any of it has come.
+const firstBodyBytes = 16 << 10
+
+// growBody doubles the room for the body and clears the old one.
+func (c *call) growBody() {
+	larger := make([]byte, len(c.body), 2*cap(c.body))
+	copy(larger, c.body)
+	clear(c.body)
+	c.body = larger
 }
 
 // signatureError is a refusal of the verifier as the caller hears it. What more

@@ -16,6 +16,7 @@ func (c *call) authorise(in any) error {
 		if d := policy.Authorize(c.question(r, in)); !d.Allowed {
 			return c.denial(r, d)
 		}
+		r.authorised = true
 		if r.missing != nil {
 			return r.missing
 		}

@@ -24,8 +24,8 @@ type call struct {
 	now       time.Time  // of the request's arrival; nothing asks for the time later
 	service   service    // whose protocol the request speaks
 	op        *operation // nil until it is known
-	// foreign: the request is of no protocol that is spoken here.
-	foreign bool
+	// foreign is the answer to a request of no protocol that is spoken here.
+	foreign *verbatim
 	region  string // of the verified signature scope
 	caller  identity.Caller
 	form    awsquery.Form // of a Query request
@@ -36,6 +36,11 @@ type call struct {
 	// view is what the call has read of Postgres, with the versions it saw.
 	view      *metadata.View
 	resources []resource
+
+	// made is the ARN of the key that the call creates.
+	made string
+	// place is the limit that the call counts against now.
+	place chan struct{}
 
 	event audit.Event
 	uses  []ownedUse
@@ -61,6 +66,25 @@ func (c *call) key(i int) *metadata.KeyEntry {
 	return nil
 }
 
+// enter takes a place within a limit, leaving the one before; it does not wait.
+func (c *call) enter(limit chan struct{}) bool {
+	c.leave()
+	select {
+	case limit <- struct{}{}:
+		c.place = limit
+		return true
+	default:
+		return false
+	}
+}
+
+func (c *call) leave() {
+	if c.place != nil {
+		<-c.place
+		c.place = nil
+	}
+}
+
 // token is the HSM behind the store that a key lives in.
 func (c *call) token(key *metadata.KeyEntry) hsm.Token { return c.gateway.tokens[key.Store] }
 
@@ -75,6 +99,7 @@ func (c *call) wireError(err error) *kmsapi.Error {
 	}
 	for _, t := range translations {
 		if errors.Is(err, t.is) {
+			c.shed = c.shed || t.shed
 			c.gateway.report(c, t.alarm, err)
 			return t.say
 		}

@@ -15,23 +15,30 @@ type translation struct {
 	say *kmsapi.Error
 	// alarm: somebody has to look at it; counted and logged as an error.
 	alarm bool
+	// shed: refused for load, and counted instead of recorded.
+	shed bool
 }
 
 // translations are walked with errors.Is; what is not on the list is a
 // KMSInternalException. Every way in which a ciphertext can fail to open is
 // one and the same answer.
 var translations = []translation{
+	{is: errSecret, say: kmsapi.Internal(), alarm: true},
 	{is: hsm.ErrInvalidCiphertext, say: kmsapi.InvalidCiphertext()},
 	{is: hsm.ErrBinding, say: kmsapi.Internal(), alarm: true},
 	{is: hsm.ErrWrongMaterial, say: kmsapi.Internal(), alarm: true},
 	{is: hsm.ErrPIN, say: kmsapi.Internal(), alarm: true},
 	{is: hsm.ErrUnsupported, say: &kmsapi.Error{Code: kmsapi.UnsupportedOperationException, Message: "The HSM of this key store cannot do this."}},
-	{is: hsm.ErrBusy, say: kmsapi.Throttled()},
+	{is: hsm.ErrBusy, say: kmsapi.Throttled(), shed: true},
 	{is: hsm.ErrDeadline, say: kmsapi.DependencyTimeout()},
 	{is: hsm.ErrUnavailable, say: kmsapi.Internal()},
 	{is: metadata.ErrUnavailable, say: kmsapi.Internal()},
 	{is: metadata.ErrUnknownOutcome, say: kmsapi.Internal()},
 }
+
+// errSecret: the sealed secret of an access key does not open. Its row was
+// changed, or no token here has the key that it was sealed with.
+var errSecret = errors.New("secret of an access key does not open")
 
 // malformedPolicy is what the author of a policy hears of it.
 func malformedPolicy(err error) error {

@@ -126,8 +126,8 @@ func (f *facts) ofKey(member string, property func(*resource) string) []string {
 	if f.resource != nil && f.resource.key != nil {
 		return one(property(f.resource))
 	}
-	if f.call.op.name != "CreateKey" {
-		return nil
+	if f.resource != nil && f.resource.target.kind != onAccount {
+		return nil // a key that does not exist has no properties
 	}
 	switch v, ok := f.value(member); {
 	case ok && v.Kind() == reflect.String:

@@ -61,9 +61,12 @@ type Gateway struct {
 	noise       *noise
 	signingKeys signingKeys
 	routes      map[route]*operation
-	inFlight    chan struct{}
-	timeout     time.Duration
-	clock       func() time.Time
+	readiness   readiness
+	reading     chan struct{} // requests whose caller is not known yet
+	inFlight    chan struct{} // requests that are worked on
+	// Of a request's time, a part is kept for its record.
+	workTimeout, recordTimeout time.Duration
+	clock                      func() time.Time
 }
 
 // New checks the configuration and makes a Gateway.
@@ -79,10 +82,12 @@ func New(c Config) (*Gateway, error) {
 			return nil, fmt.Errorf("gateway: no token for key store %q of region %q", r.Store, r.Name)
 		}
 	}
+	timeout := orDefault(c.Timeout, 10*time.Second)
 	g := &Gateway{
 		regions: slices.Clone(c.Regions), tokens: c.Tokens, store: c.Store, logger: c.Logger,
 		metrics: newMetrics(c.Metrics), noise: newNoise(), routes: routesOf(operations, refusals),
-		inFlight: make(chan struct{}, orDefault(c.MaxInFlight, 512)), timeout: orDefault(c.Timeout, 10*time.Second),
+		reading: make(chan struct{}, maxReading), inFlight: make(chan struct{}, orDefault(c.MaxInFlight, 512)),
+		workTimeout: timeout - timeout/4, recordTimeout: timeout / 4,
 		clock: c.Clock,
 	}
 	if c.Throttling {
@@ -113,7 +118,7 @@ func (g *Gateway) Run(ctx context.Context) {
 }
 
 func (g *Gateway) flushNoise(ctx context.Context, now time.Time) {
-	ctx, cancel := context.WithTimeout(ctx, g.timeout)
+	ctx, cancel := context.WithTimeout(ctx, g.recordTimeout)
 	defer cancel()
 	if err := g.noise.flush(ctx, g.store, now); err != nil {
 		g.logger.Error("counts of refusals not recorded yet", "error", err)
@@ -138,12 +143,23 @@ func (g *Gateway) Ready(ctx context.Context) error {
 	return nil
 }
 
+// maxReading bounds the requests whose signature and body are being read. A
+// client that stalls holds one of these places, never one of those for work.
+const maxReading = 2048
+
 // maxClockSkew is how far the clock may be from the database's.
 const maxClockSkew = 2 * time.Second
 
 // OpenSecret opens the secret of an access key. It is the caller's to clear.
 func (g *Gateway) OpenSecret(ctx context.Context, key *metadata.AccessKey) ([]byte, error) {
-	return OpenSecret(ctx, g.tokens[g.regions[0].Store], key)
+	var err error
+	for _, r := range g.regions { // the secret may be sealed by any of their stores
+		var secret []byte
+		if secret, err = OpenSecret(ctx, g.tokens[r.Store], key); err == nil {
+			return secret, nil
+		}
+	}
+	return nil, err
 }
 
 // serves tells whether a region is served here.

@@ -29,8 +29,19 @@ const (
 // targetPrefix is what X-Amz-Target begins with for KMS.
 const targetPrefix = "TrentService."
 
-// notPOST is AWS's answer to whatever is not a request of the protocol.
-const notOurs = "<AccessDeniedException>\n  <Message>Unable to determine service/operation name to be authorized</Message>\n</AccessDeniedException>\n"
+// verbatim is an answer of AWS's front end to what is of none of its protocols;
+// it has no content type.
+type verbatim struct {
+	status int
+	body   string
+}
+
+var (
+	// notOurs answers what cannot be told to be a request at all.
+	notOurs = verbatim{http.StatusForbidden, "<AccessDeniedException>\n  <Message>Unable to determine service/operation name to be authorized</Message>\n</AccessDeniedException>\n"}
+	// unknownMedia answers a target that comes with a foreign media type.
+	unknownMedia = verbatim{http.StatusNotFound, "<UnknownOperationException/>\n"}
+)
 
 // Handler is the public HTTP interface: the API on /, and the two health checks.
 func (g *Gateway) Handler() http.Handler {
@@ -49,7 +60,7 @@ const readyTimeout = 3 * time.Second
 func (g *Gateway) serveReady(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
 	defer cancel()
-	if err := g.Ready(ctx); err != nil {
+	if err := g.readiness.ask(ctx, g.clock, g.Ready); err != nil {
 		g.logger.Warn("not ready", "error", err)
 		plain(w, http.StatusServiceUnavailable, "not ready: see the log\n")
 		return
@@ -65,13 +76,13 @@ func plain(w http.ResponseWriter, status int, text string) {
 
 // serveAPI answers one request.
 func (g *Gateway) serveAPI(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), g.timeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), g.workTimeout)
 	defer cancel()
 	c := g.newCall(ctx, r)
 	g.metrics.inFlight.Inc()
 	defer g.metrics.inFlight.Dec()
 
-	body, wire := g.serve(c, w, r)
+	body, wire := g.serve(c, r)
 	defer clear(body)
 	status, code := http.StatusOK, "OK"
 	if wire != nil {
@@ -87,7 +98,7 @@ func (g *Gateway) serveAPI(w http.ResponseWriter, r *http.Request) {
 
 // serve keeps requests within the in-flight limit, and a panic within its
 // request: the answer is an internal error, and it is recorded.
-func (g *Gateway) serve(c *call, w http.ResponseWriter, r *http.Request) (body []byte, wire *kmsapi.Error) {
+func (g *Gateway) serve(c *call, r *http.Request) (body []byte, wire *kmsapi.Error) {
 	defer func() {
 		if p := recover(); p != nil {
 			g.logger.Error("panic", "request_id", c.requestID, "operation", c.event.Name, "type", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
@@ -97,16 +108,14 @@ func (g *Gateway) serve(c *call, w http.ResponseWriter, r *http.Request) (body [
 			}
 		}
 	}()
-	select {
-	case g.inFlight <- struct{}{}:
-		defer func() { <-g.inFlight }()
-		return c.walk(w, r)
-	default:
+	defer c.leave()
+	if !c.enter(g.reading) {
 		c.shed = true
 		wire = kmsapi.Throttled()
 		_ = c.record(wire) // only counts
 		return nil, wire
 	}
+	return c.walk(r)
 }
 
 func (g *Gateway) newCall(ctx context.Context, r *http.Request) *call {
@@ -144,6 +153,7 @@ func routesOf(served []operation, refused []refusal) map[route]*operation {
 	for i := range refused {
 		routes[route{serviceKMS, refused[i].operation}] = &operation{
 			service: serviceKMS, name: refused[i].operation, refusal: &refused[i],
+			bucket: bucket(refused[i].operation), readOnly: refused[i].readOnly,
 		}
 	}
 	return routes
@@ -151,7 +161,7 @@ func routesOf(served []operation, refused []refusal) map[route]*operation {
 
 // route finds the operation that a request names. For the Query protocol the
 // name is in the body, which is read for it, within its bounds.
-func (c *call) route(w http.ResponseWriter, r *http.Request) error {
+func (c *call) route(r *http.Request) error {
 	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil {
 		media = ""
@@ -167,7 +177,7 @@ func (c *call) route(w http.ResponseWriter, r *http.Request) error {
 	case media == formMedia && r.Method == http.MethodPost, r.Method == http.MethodGet && r.URL.RawQuery != "":
 		c.service = serviceSTS
 		c.event.Source = serviceSTS.eventSource()
-		if err := c.readBody(w, r); err != nil {
+		if err := c.readBody(r, awsquery.MaxBytes); err != nil {
 			return err
 		}
 		text := string(c.body)
@@ -178,9 +188,14 @@ func (c *call) route(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return err
 		}
-		c.form, named = form, route{serviceSTS, form.Action}
+		if c.form, named = form, (route{serviceSTS, form.Action}); form.Version != stsVersion {
+			return awsquery.UnknownAction(form)
+		}
+	case r.Method == http.MethodPost && targetOf(r) != "":
+		c.foreign = &unknownMedia
+		return kmsapi.UnknownOperation()
 	default:
-		c.foreign = true
+		c.foreign = &notOurs
 		return kmsapi.UnknownOperation()
 	}
 	if c.op = c.gateway.routes[named]; c.op == nil {
@@ -205,8 +220,9 @@ func (c *call) protocol() protocol { return protocols[c.service] }
 // answer writes the response. The headers are those of KMS.
 func (c *call) answer(w http.ResponseWriter, status int, body []byte) {
 	h := w.Header()
-	if c.foreign {
-		status, body = http.StatusForbidden, []byte(notOurs)
+	if c.foreign != nil {
+		status, body = c.foreign.status, []byte(c.foreign.body)
+		h["Content-Type"] = nil
 	} else {
 		h.Set("Content-Type", c.protocol().contentType)
 	}

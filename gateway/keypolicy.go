@@ -41,7 +41,7 @@ func (c *call) putKeyPolicy(in *kmsapi.PutKeyPolicyRequest) (work[kmsapi.Empty],
 	if kmsapi.Or(in.PolicyName, policyName) != policyName {
 		return work[kmsapi.Empty]{}, kmsapi.NoSuchPolicy()
 	}
-	if err := c.checkPolicy(*in.Policy, key.ARN(), in.BypassPolicyLockoutSafetyCheck); err != nil {
+	if err := c.checkPolicy(*in.Policy, key.ARN(), in.BypassPolicyLockoutSafetyCheck, c.facts(&c.resources[0], in)); err != nil {
 		return work[kmsapi.Empty]{}, err
 	}
 	return work[kmsapi.Empty]{commit: func(ctx context.Context, tx *metadata.Tx) (*kmsapi.Empty, error) {
@@ -51,8 +51,9 @@ func (c *call) putKeyPolicy(in *kmsapi.PutKeyPolicyRequest) (work[kmsapi.Empty],
 
 // checkPolicy refuses a document that cannot become a key policy: too large,
 // malformed, naming principals that are not known here, or locking its author
-// out (unless bypass). keyARN is "*" for a key that does not exist yet.
-func (c *call) checkPolicy(document, keyARN string, bypass bool) error {
+// out (unless bypass), by the conditions that hold for this request. keyARN is
+// "*" for a key that does not exist yet.
+func (c *call) checkPolicy(document, keyARN string, bypass bool, facts policy.Context) error {
 	if len(document) > policy.MaxDocumentBytes {
 		return kmsapi.PolicyTooLarge()
 	}
@@ -64,7 +65,7 @@ func (c *call) checkPolicy(document, keyARN string, bypass bool) error {
 		return err
 	}
 	if !bypass && !parsed.AllowsAlone(policy.Input{
-		Caller: c.caller.Principal(), Action: "kms:PutKeyPolicy", Resource: keyARN, Context: c.facts(nil, nil),
+		Caller: c.caller.Principal(), Action: "kms:PutKeyPolicy", Resource: keyARN, Context: facts,
 	}) {
 		return kmsapi.PolicyLockout()
 	}

@@ -58,7 +58,7 @@ func checkOrigin(in *kmsapi.CreateKeyRequest) error {
 func (c *call) createKey(in *kmsapi.CreateKeyRequest) (work[kmsapi.CreateKeyResponse], error) {
 	document := kmsapi.Or(in.Policy, policy.DefaultKeyPolicy(c.caller.Account))
 	if in.Policy != nil {
-		if err := c.checkPolicy(document, "*", in.BypassPolicyLockoutSafetyCheck); err != nil {
+		if err := c.checkPolicy(document, "*", in.BypassPolicyLockoutSafetyCheck, c.facts(nil, in)); err != nil {
 			return work[kmsapi.CreateKeyResponse]{}, err
 		}
 	}
@@ -78,7 +78,7 @@ func (c *call) createKey(in *kmsapi.CreateKeyRequest) (work[kmsapi.CreateKeyResp
 			return nil, err
 		}
 		out := &kmsapi.CreateKeyResponse{KeyMetadata: metadataOf(entry)}
-		c.noteResource(entry.ARN(), entry.Account)
+		c.made = entry.ARN()
 		c.event.ResponseElements = keyMetadataElements(&out.KeyMetadata)
 		return out, nil
 	}

@@ -23,6 +23,8 @@ type resource struct {
 	// missing is what only a caller who is allowed to act on it is told, such
 	// as that it does not exist.
 	missing error
+	// authorised: the caller may act on it, and so may know of it.
+	authorised bool
 	// alias that the request named the key by; empty if it did not.
 	alias string
 	// byCiphertext: the caller did not name the key, its ciphertext did.
@@ -48,22 +50,7 @@ func (c *call) lookUp(in any) error {
 		}
 		c.resources = append(c.resources, r)
 	}
-	c.noteResources()
 	return nil
-}
-
-// noteResources puts what was found into the record, aliases after keys.
-func (c *call) noteResources() {
-	for _, r := range c.resources {
-		if r.key != nil {
-			c.noteResource(r.key.ARN(), r.key.Account)
-		}
-	}
-	for _, r := range c.resources {
-		if r.target.kind == onAlias {
-			c.noteResource(r.arn, r.account)
-		}
-	}
 }
 
 func (c *call) find(t *target, in any, named string) (resource, error) {

@@ -60,7 +60,8 @@ func (n *noise) count(c *call, outcome *kmsapi.Error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if _, known := n.counts[k]; !known && len(n.counts) >= maxNoiseKinds {
-		k = noiseKind{second: k.second, code: k.code, sourceIP: "0.0.0.0", source: serviceKMS.eventSource(), operation: "Other"}
+		// By the minute, so that even these stay few while nothing can be recorded.
+		k = noiseKind{second: k.second - k.second%60, code: k.code, sourceIP: "0.0.0.0", source: serviceKMS.eventSource(), operation: "Other"}
 	}
 	n.counts[k]++
 }

@@ -4,6 +4,9 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"kmsgate/gateway/kmsapi"
 )
@@ -33,6 +36,9 @@ func (c *call) page(limit *int32, marker *string, defaultLimit int, filter strin
 		return page{}, kmsapi.InvalidMarker()
 	}
 	p.after = string(raw[markerSum:])
+	if strings.ContainsFunc(p.after, unicode.IsControl) || !utf8.ValidString(p.after) {
+		return page{}, kmsapi.InvalidMarker()
+	}
 	if subtle.ConstantTimeCompare(raw[:markerSum], p.sum(p.after)) == 0 {
 		return page{}, kmsapi.InvalidMarker()
 	}

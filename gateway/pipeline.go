@@ -5,7 +5,8 @@ import (
 	"errors"
 	"net/http"
 	"reflect"
-	"slices"
+
+	"github.com/google/uuid"
 
 	"kmsgate/gateway/kmsapi"
 	"kmsgate/metadata"
@@ -17,18 +18,15 @@ const attempts = 5
 
 // walk takes a request along the one way there is:
 //
-//	in-flight limit → route → signature → rate → decode → constraints →
+//	route → signature → in-flight limit → rate → decode → constraints →
 //	look up → authorise → admit → check → work → record → answer
 //
 // It returns the answer's body. Whatever goes wrong on the way is recorded
 // like a success; if the record cannot be made durable, there is no answer but
 // KMSInternalException.
-func (c *call) walk(w http.ResponseWriter, r *http.Request) ([]byte, *kmsapi.Error) {
-	received := c.receive(w, r)
-	defer func() {
-		clear(c.body)
-		wipe(c.in)
-	}()
+func (c *call) walk(r *http.Request) ([]byte, *kmsapi.Error) {
+	received := c.receive(r)
+	defer c.end()
 	for attempt := 1; ; attempt++ {
 		out, err := []byte(nil), received
 		if err == nil {
@@ -39,18 +37,46 @@ func (c *call) walk(w http.ResponseWriter, r *http.Request) ([]byte, *kmsapi.Err
 			received = c.again(received)
 			continue
 		}
+		if stale(err) || errors.Is(err, metadata.ErrUnknownOutcome) {
+			c.disown()
+		}
 		wire := c.asWire(err)
 		recordErr := c.record(wire)
-		if recordErr == nil {
-			return out, wire
+		if stale(recordErr) && !last {
+			clear(out)
+			received = c.again(received)
+			continue
 		}
-		clear(out)
-		if !stale(recordErr) || last {
+		if stale(recordErr) {
+			c.disown()
+			wire = kmsapi.Internal()
+			recordErr = c.record(wire)
+		}
+		if recordErr != nil {
 			c.gateway.report(c, false, recordErr)
-			return nil, kmsapi.Internal()
+			wire = kmsapi.Internal()
 		}
-		received = c.again(received)
+		if wire != nil {
+			clear(out)
+			out = nil
+		}
+		return out, wire
 	}
+}
+
+// end clears what the request brought and gives its place to the next.
+func (c *call) end() {
+	clear(c.body)
+	wipe(c.in)
+	c.leave()
+}
+
+// disown makes the call's record one that rests on nothing that was read: of a
+// call that was changed under too often, or of a change that may hold together
+// with a record of its own. Such a call is not decided again.
+func (c *call) disown() {
+	c.view = nil
+	c.event.EventID = uuid.NewString()
 }
 
 // again prepares to decide the call anew: what was read is forgotten, and the
@@ -58,8 +84,8 @@ func (c *call) walk(w http.ResponseWriter, r *http.Request) ([]byte, *kmsapi.Err
 // refused before anything was decided, and stays so.
 func (c *call) again(received error) error {
 	c.view = c.gateway.store.View()
-	c.resources, c.uses = nil, nil
-	c.event.Resources, c.event.AdditionalEventData, c.event.ResponseElements = nil, nil, nil
+	c.resources, c.uses, c.made = nil, nil, ""
+	c.event.AdditionalEventData, c.event.ResponseElements = nil, nil
 	c.event.ErrorCode, c.event.ErrorMessage = "", ""
 	c.event.RecipientAccount, c.event.SharedEventID = c.caller.Account, ""
 	if received != nil {
@@ -89,19 +115,23 @@ func stale(err error) bool {
 
 // receive is the part of the way that does not depend on anything stored but
 // the caller's access key.
-func (c *call) receive(w http.ResponseWriter, r *http.Request) error {
-	if err := c.route(w, r); err != nil {
+func (c *call) receive(r *http.Request) error {
+	if err := c.route(r); err != nil {
 		return err
 	}
-	if err := c.authenticate(w, r); err != nil {
+	if err := c.authenticate(r); err != nil {
 		return err
 	}
-	if c.op.refusal != nil {
-		return refused(*c.op.refusal)
+	if !c.enter(c.gateway.inFlight) {
+		c.shed = true
+		return kmsapi.Throttled()
 	}
 	if !c.gateway.throttle.allow(c.now, throttleKey{c.caller.Account, c.region, c.op.bucket}) {
 		c.shed = true
 		return kmsapi.Throttled()
+	}
+	if c.op.refusal != nil {
+		return refused(*c.op.refusal)
 	}
 	c.in = c.op.newRequest()
 	if err := c.protocol().decode(c, c.in); err != nil {
@@ -155,9 +185,7 @@ func (c *call) decide(in any) ([]byte, error) {
 
 // change makes a change and its record in one transaction.
 func (c *call) change(commit func(context.Context, *metadata.Tx) (any, error)) (body []byte, err error) {
-	lookedUp := c.event.Resources
 	err = c.gateway.store.Change(c.ctx, c.view, func(tx *metadata.Tx) ([]byte, error) {
-		c.event.Resources = slices.Clip(lookedUp) // fn may run again
 		out, err := commit(c.ctx, tx)
 		if err != nil {
 			return nil, err
@@ -184,8 +212,11 @@ func (c *call) record(outcome *kmsapi.Error) error {
 		c.gateway.noise.count(c, outcome)
 		return nil
 	}
+	// Work may have used up its time; the record has time of its own.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), c.gateway.recordTimeout)
+	defer cancel()
 	for _, r := range c.records(outcome) {
-		if err := c.gateway.store.Record(c.ctx, c.view, r); err != nil {
+		if err := c.gateway.store.Record(ctx, c.view, r); err != nil {
 			return err
 		}
 	}

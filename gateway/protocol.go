@@ -21,6 +21,9 @@ type protocol struct {
 // stsNamespace is the XML namespace of STS's answers: a name, not an address.
 const stsNamespace = "https://sts.amazonaws.com/doc/2011-06-15/"
 
+// stsVersion is the only version of STS's API.
+const stsVersion = "2011-06-15"
+
 // protocols of the services: AWS JSON 1.1 for KMS, AWS Query for STS.
 var protocols = map[service]protocol{
 	serviceKMS: {

@@ -64,9 +64,23 @@ func (c *call) noteMaterial(member string, material hsm.MaterialID) {
 	c.event.AdditionalEventData = append(c.event.AdditionalEventData, audit.String(member, material.String()))
 }
 
-// noteResource adds a resource to the record.
-func (c *call) noteResource(arn, account string) {
-	c.event.Resources = append(c.event.Resources, audit.KeyResource(account, arn))
+// resourcesKnown are the resources as the record has them, aliases after keys:
+// nothing of another account that the caller was not allowed to act on.
+func (c *call) resourcesKnown(outcome *kmsapi.Error) (known []audit.Resource) {
+	for _, r := range c.resources {
+		if r.key != nil && (r.authorised || r.key.Account == c.caller.Account) {
+			known = append(known, audit.KeyResource(r.key.Account, r.key.ARN()))
+		}
+	}
+	if c.made != "" && outcome == nil {
+		known = append(known, audit.KeyResource(c.caller.Account, c.made))
+	}
+	for _, r := range c.resources {
+		if r.target.kind == onAlias {
+			known = append(known, audit.KeyResource(r.account, r.arn))
+		}
+	}
+	return known
 }
 
 // noteParameters puts the request members that the row names into the record:
@@ -155,21 +169,29 @@ func (c *call) finish(err *kmsapi.Error) []byte {
 		}
 		c.event.ResponseElements, c.event.AdditionalEventData, c.uses = nil, nil, nil
 	}
+	c.event.Resources = c.resourcesKnown(err)
 	return c.event.AppendJSON(make([]byte, 0, 1536))
 }
 
 // records are the call's finished records: one for the caller's account and,
-// where it was allowed to use a key of another account, one for that account.
+// where it was allowed to use a key of another account, one for that account,
+// which names the caller by its account only.
 func (c *call) records(err *kmsapi.Error) []metadata.Record {
 	owners := c.foreignOwners(err)
 	if len(owners) > 0 {
 		c.event.SharedEventID = uuid.NewString()
 	}
 	records := []metadata.Record{{Event: c.finish(err), Uses: c.usesOf(c.caller.Account)}}
+	if len(owners) == 0 {
+		return records
+	}
+	own := c.event
 	for _, owner := range owners {
 		c.event.EventID, c.event.RecipientAccount = uuid.NewString(), owner
+		c.event.Identity = audit.UserIdentity{Type: audit.AWSAccount, PrincipalID: c.caller.UserID, Account: c.caller.Account}
 		records = append(records, metadata.Record{Event: c.finish(err), Uses: c.usesOf(owner)})
 	}
+	c.event = own
 	return records
 }
 
@@ -179,7 +201,7 @@ func (c *call) foreignOwners(err *kmsapi.Error) (owners []string) {
 		return nil
 	}
 	for _, r := range c.resources {
-		if r.key != nil && r.key.Account != c.caller.Account && !slices.Contains(owners, r.key.Account) {
+		if r.authorised && r.key != nil && r.key.Account != c.caller.Account && !slices.Contains(owners, r.key.Account) {
 			owners = append(owners, r.key.Account)
 		}
 	}
