@@ -116,7 +116,8 @@ func (s *Shim) Hang(f Function, on bool) {
 // as a client library does that has lost its HSM.
 func (s *Shim) Die() { atomic.StoreUint64(&s.control.dead, 1) }
 
-// AddTokenFlags adds flags to those that C_GetTokenInfo returns; zero ends it.
+// AddTokenFlags adds these flags to what C_GetTokenInfo returns, instead of
+// those of the last call.
 func (s *Shim) AddTokenFlags(flags uint) { atomic.StoreUint64(&s.control.tokenFlags, uint64(flags)) }
 
 // Who makes the IV of AES-GCM encryptions, for [Shim.MakeIVs].

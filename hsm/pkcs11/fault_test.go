@@ -343,12 +343,12 @@ func TestTokensThatMakeTheIV(t *testing.T) {
 		})
 	}
 	t.Run("not as configured", func(t *testing.T) {
+		cfg := configFor(newToken(t))
+		shim := newShim(t, &cfg)
 		for _, c := range []struct {
 			mode IVMode
 			shim uint
 		}{{IVGiven, softhsm.TokenAppendsIV}, {IVWritten, softhsm.CallerMakesIV}, {IVAppended, softhsm.CallerMakesIV}, {IVGiven, softhsm.TokenWritesIV}} {
-			cfg := configFor(newToken(t))
-			shim := newShim(t, &cfg)
 			shim.MakeIVs(c.shim)
 			cfg.IV = c.mode
 			if e, err := Open(t.Context(), cfg); err == nil {

@@ -106,9 +106,9 @@ func TestMarkAloneStopsALogin(t *testing.T) {
 }
 
 func TestTokenFlagsAloneStopALogin(t *testing.T) {
+	cfg := configFor(newToken(t))
+	shim := newShim(t, &cfg)
 	for _, flag := range []uint{pkcs11.CKF_USER_PIN_COUNT_LOW, pkcs11.CKF_USER_PIN_FINAL_TRY, pkcs11.CKF_USER_PIN_LOCKED} {
-		cfg := configFor(newToken(t))
-		shim := newShim(t, &cfg)
 		shim.AddTokenFlags(flag)
 		mustNotOpen(t, cfg, hsm.ErrPIN)
 		if n := shim.Calls(softhsm.Login); n != 0 {
