@@ -21,10 +21,11 @@ const changeAttempts = 5
 // second.
 //
 // fn may run several times, each time in a new transaction, and must have no
-// other effect. An error of fn undoes everything and is returned as it is.
+// other effect. An error of fn undoes everything and is returned wrapped.
 // ErrStale if an account that v saw has moved and no lease covers it: decide
 // again on a new View. v may be nil for a change that rests on nothing.
-// ErrUnknownOutcome if the connection broke during commit.
+// ErrUnknownOutcome if the connection broke during commit. After ErrStale and
+// ErrState what v saw is read from the database again.
 func (s *Store) Change(ctx context.Context, v *View, fn func(*Tx) (event []byte, err error)) error {
 	var err error
 	for range changeAttempts {

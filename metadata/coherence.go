@@ -97,7 +97,7 @@ func (c *cache) extendLease(sent time.Time) {
 func (c *cache) leaseValid(now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return now.Before(c.untilLocked())
+	return within(now, c.untilLocked())
 }
 
 // untilLocked is when the lease ends; in the past if it has.
@@ -108,6 +108,13 @@ func (c *cache) untilLocked() time.Time {
 	return c.leaseFrom.Add(leaseTerm)
 }
 
+// within tells whether now is before the end of a lease by both clocks: the
+// monotonic one, which nobody sets, and the wall's, since the monotonic one stands
+// still while a machine is suspended.
+func within(now, until time.Time) bool {
+	return now.Before(until) && now.Round(0).Before(until.Round(0))
+}
+
 // covered tells whether a decision that saw these versions still holds without
 // asking the database: the lease it was made under runs, or the lease of now
 // does and has brought no later version of any of its accounts.
@@ -115,11 +122,11 @@ func (c *cache) covered(seen []accountVersion) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.clock()
-	if !now.Before(c.untilLocked()) {
+	if !within(now, c.untilLocked()) {
 		return false
 	}
 	for _, v := range seen {
-		if now.Before(v.until) {
+		if within(now, v.until) {
 			continue
 		}
 		if a := c.accounts[v.account]; a == nil || a.noticed > v.version {
@@ -133,5 +140,5 @@ func (c *cache) covered(seen []accountVersion) bool {
 func (c *cache) snapshot() (counts cacheCounts, entries, bytes int, leased bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.counts, len(c.ring), c.bytes, c.clock().Before(c.untilLocked())
+	return c.counts, len(c.ring), c.bytes, within(c.clock(), c.untilLocked())
 }

@@ -42,6 +42,7 @@ func newFixture(t *testing.T) fixture {
 func populate(t *testing.T, db *metadatatest.Database) fixture {
 	t.Helper()
 	f := fixture{db.Open(t, nil), db}
+	eventually(t, "a lease", f.Leased) // the first one empties the cache
 	f.change(t, func(tx *metadata.Tx) error {
 		for _, a := range []string{account, stranger} {
 			if err := tx.InsertAccount(t.Context(), metadata.Account{ID: a, CreatedAt: noon}); err != nil {
