@@ -162,14 +162,19 @@ var wire = &http.Client{
 	Timeout:   30 * time.Second,
 }
 
-// send sends a request and reads the answer.
-func send(t testing.TB, r *http.Request) answer {
-	t.Helper()
+// attempt sends a request and reads the answer.
+func attempt(r *http.Request) (answer, error) {
 	response, err := wire.Do(r)
 	if err != nil {
-		t.Fatal(err)
+		return answer{}, err
 	}
-	a, err := read(response)
+	return read(response)
+}
+
+// send is attempt for the goroutine of a test.
+func send(t testing.TB, r *http.Request) answer {
+	t.Helper()
+	a, err := attempt(r)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -168,7 +168,7 @@ func (i *instance) readEnvironments() error {
 		}
 		variables := exported(string(text))
 		i.endpoint = variables["AWS_ENDPOINT_URL_KMS"]
-		i.keys[rest[:12]] = credentials{variables["AWS_ACCESS_KEY_ID"], variables["AWS_SECRET_ACCESS_KEY"]}
+		i.keys[rest[:12]] = credentials{variables["AWS_ACCESS_KEY_ID"], hideText(variables["AWS_SECRET_ACCESS_KEY"])}
 	}
 	if i.endpoint == "" {
 		return errors.New("no environment file with an endpoint")

@@ -13,9 +13,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"testing"
 	"time"
-
-	"go.yaml.in/yaml/v3"
 
 	"kmsgate/metadata"
 )
@@ -48,8 +47,14 @@ func hideText(text string) string {
 	return text
 }
 
+// ciphertext is a CiphertextBlob in base64: version 1 and a key id that is a UUID.
+var ciphertext = regexp.MustCompile(`\bAQE[A-Za-z0-9+/]{80,}`)
+
 // leaks are the secrets in a log.
 func leaks(name, log string) (found problems) {
+	if blob := ciphertext.FindString(log); blob != "" {
+		found.add("%s has a ciphertext in it: %s", name, blob)
+	}
 	secrets.mu.Lock()
 	defer secrets.mu.Unlock()
 	for _, secret := range secrets.texts {
@@ -127,10 +132,24 @@ func (e *event) problems() (found problems) {
 			found.add("readOnly %v, want %v", e.ReadOnly, reading)
 		}
 	}
-	if e.UserIdentity.AccountID != "" && (e.UserIdentity.Type != "Root" || e.UserIdentity.ARN != rootOf(e.UserIdentity.AccountID)) {
+	if !e.identitySound() {
 		found.add("identity %+v", e.UserIdentity)
 	}
 	return found
+}
+
+// identitySound checks who a record is of: nobody known, the root of the account
+// that it is for, or, in the log of another account, the caller's account alone.
+func (e *event) identitySound() bool {
+	u := e.UserIdentity
+	switch u.AccountID {
+	case "":
+		return u.Type == "Unknown" && u.ARN == "" && u.PrincipalID == "" && e.RecipientAccountID == ""
+	case e.RecipientAccountID:
+		return u.Type == "Root" && u.ARN == rootOf(u.AccountID) && u.PrincipalID == u.AccountID && u.AccessKeyID != ""
+	default:
+		return u.Type == "AWSAccount" && u.ARN == "" && u.PrincipalID == u.AccountID && u.AccessKeyID == "" && e.SharedEventID != ""
+	}
 }
 
 // chainFaults verifies every stream of the audit log against its hashes. atLeast is
@@ -152,15 +171,9 @@ func (i *instance) verifyChains(ctx context.Context) (count int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	var config struct {
-		Database struct {
-			URL string `yaml:"url"`
-		} `yaml:"database"`
-	}
-	if err := yaml.Unmarshal(text, &config); err != nil {
-		return 0, err
-	}
-	log, err := metadata.OpenAuditLog(ctx, metadata.Config{URL: config.Database.URL, Instance: "test"})
+	_, rest, _ := strings.Cut(string(text), "\n    url: ")
+	address, _, _ := strings.Cut(rest, "\n")
+	log, err := metadata.OpenAuditLog(ctx, metadata.Config{URL: address, Instance: "test"})
 	if err != nil {
 		return 0, err
 	}
@@ -183,5 +196,18 @@ func (i *instance) verifyChains(ctx context.Context) (count int, err error) {
 	return count + len(outbox), errors.Join(err, outboxErr)
 }
 
-// dateText is how CloudTrail writes a date in responseElements.
-var dateText = regexp.MustCompile(`^[A-Z][a-z]{2} \d{1,2}, \d{4}, \d{1,2}:\d{2}:\d{2} [AP]M$`)
+func TestLeaksAreFound(t *testing.T) {
+	t.Parallel()
+	secret := hide([]byte("only in this test"))
+	blob := gateway(t).mustCall(t, own, "Encrypt", m{"KeyId": gateway(t).createKey(t, own), "Plaintext": "AA=="})["CiphertextBlob"].(string)
+	for name, log := range map[string]string{
+		"as it is": "x " + string(secret) + " y", "in base64": base64.StdEncoding.EncodeToString(append([]byte("12"), secret...)), "a ciphertext": `{"a":"` + blob + `"}`,
+	} {
+		if len(leaks("a log", log)) == 0 {
+			t.Errorf("%s: nothing is found", name)
+		}
+	}
+	if got := leaks("a log", "nothing at all"); len(got) != 0 {
+		t.Errorf("found %q in a log without secrets", got)
+	}
+}
