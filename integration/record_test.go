@@ -48,7 +48,7 @@ func hideText(text string) string {
 }
 
 // ciphertext is a CiphertextBlob in base64: version 1 and a key id that is a UUID.
-var ciphertext = regexp.MustCompile(`\bAQE[A-Za-z0-9+/]{80,}`)
+var ciphertext = regexp.MustCompile(`\bAQ[E-H][A-Za-z0-9+/]{80,}`)
 
 // leaks are the secrets in a log.
 func leaks(name, log string) (found problems) {
