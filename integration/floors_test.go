@@ -74,6 +74,8 @@ var libraries = map[string][]string{
 	"go.yaml.in/yaml/v3":                 {"cmd/..."},
 	"golang.org/x/time/rate":             {"gateway"},
 	"golang.org/x/sync":                  anywhere,
+	"github.com/testcontainers":          {"metadata/metadatatest"},
+	"github.com/moby/moby/api":           {"metadata/metadatatest"},
 }
 
 // testLibraries says which packages' tests may import a library, beyond those

@@ -64,7 +64,7 @@ func (s *Server) initdb(ctx context.Context, locale string, durable bool) error 
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // gone after the rename; else removed by the next start
+	defer os.RemoveAll(dir) // gone after the rename; else the next start removes it
 	if s.owner.switches {
 		if err := os.Chown(dir, s.owner.uid, s.owner.gid); err != nil {
 			return err

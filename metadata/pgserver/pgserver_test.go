@@ -293,7 +293,7 @@ func query(t *testing.T, s *pgserver.Server, sql string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close(t.Context()) //nolint:errcheck // the answer is what counts
+	defer conn.Close(t.Context())
 	results, err := conn.PgConn().Exec(t.Context(), sql).ReadAll()
 	if err != nil {
 		t.Fatalf("%s: %v", sql, err)
