@@ -70,23 +70,29 @@ func (n *noise) count(c *call, outcome *kmsapi.Error) {
 // recorded now are kept for the next time.
 func (n *noise) flush(ctx context.Context, store *metadata.Store, now time.Time) error {
 	taken := n.take(now)
+	records := make([]metadata.Record, 0, len(taken))
 	for k, count := range taken {
-		identity := audit.UserIdentity{Type: audit.Unknown, AccessKeyID: k.accessKey}
-		if k.account != "" {
-			identity = rootIdentity(k.account, k.accessKey)
-		}
-		event := (&audit.Refusals{
-			Identity: identity, Second: time.Unix(k.second, 0), Source: k.source, Operation: k.operation,
-			Region: k.region, SourceIP: k.sourceIP, ErrorCode: string(k.code), Count: count,
-			EventID: uuid.NewString(), RecipientAccount: k.account,
-		}).Event()
-		if err := store.Record(ctx, nil, metadata.Record{Event: event.AppendJSON(nil)}); err != nil {
-			n.giveBack(taken)
-			return err
-		}
-		delete(taken, k)
+		records = append(records, metadata.Record{Event: k.event(count).AppendJSON(nil)})
+	}
+	if err := store.Record(ctx, nil, records...); err != nil {
+		n.giveBack(taken)
+		return err
 	}
 	return nil
+}
+
+// event is the record of so many refusals of a kind.
+func (k noiseKind) event(count int64) *audit.Event {
+	identity := audit.UserIdentity{Type: audit.Unknown, AccessKeyID: k.accessKey}
+	if k.account != "" {
+		identity = rootIdentity(k.account, k.accessKey)
+	}
+	event := (&audit.Refusals{
+		Identity: identity, Second: time.Unix(k.second, 0), Source: k.source, Operation: k.operation,
+		Region: k.region, SourceIP: k.sourceIP, ErrorCode: string(k.code), Count: count,
+		EventID: uuid.NewString(), RecipientAccount: k.account,
+	}).Event()
+	return &event
 }
 
 // take removes the counts of the seconds before now's.

@@ -215,12 +215,7 @@ func (c *call) record(outcome *kmsapi.Error) error {
 	// Work may have used up its time; the record has time of its own.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), c.gateway.recordTimeout)
 	defer cancel()
-	for _, r := range c.records(outcome) {
-		if err := c.gateway.store.Record(ctx, c.view, r); err != nil {
-			return err
-		}
-	}
-	return nil
+	return c.gateway.store.Record(ctx, c.view, c.records(outcome)...)
 }
 
 // refuseMembers refuses members that are understood and cannot be honoured: a

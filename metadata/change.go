@@ -95,12 +95,17 @@ func (s *Store) fillChange(ctx context.Context, v *View, tx *Tx, fn func(*Tx) ([
 	if err != nil {
 		return outboxRow{}, nil, err
 	}
-	if seen := v.versions(); !s.cache.covered(seen) {
+	seen := v.versions()
+	covered := s.cache.covered(seen)
+	if !covered {
 		if err := tx.compare(ctx, seen); err != nil {
 			return outboxRow{}, nil, err
 		}
 	}
 	notices, err := tx.raise(ctx)
+	if err == nil && covered && len(seen) > 0 && !s.cache.covered(seen) {
+		err = ErrStale // the lease ran out, or others moved, while it queued for the versions
+	}
 	return row, notices, err
 }
 

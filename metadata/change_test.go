@@ -72,8 +72,9 @@ func TestDeadlockedChangeIsRunAgain(t *testing.T) {
 			t.Errorf("Change = %v", err)
 		}
 	}
-	if got := runs.Load(); got != 3 {
-		t.Errorf("the functions ran %d times, want 3", got)
+	// Postgres ends one of the two, or both if they notice at the same time.
+	if got := runs.Load(); got < 3 {
+		t.Errorf("the functions ran %d times, want at least 3", got)
 	}
 }
 

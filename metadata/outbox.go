@@ -40,7 +40,7 @@ func (w *writer) outboxInsert(ctx context.Context, tx pgx.Tx, r Record) (outboxR
 func (w *writer) committed(rows ...outboxRow) {
 	now := w.cfg.clock()
 	for _, r := range rows {
-		w.queue.addOutbox(&item{record: r.record.Event, uses: r.record.Uses, outbox: r.id, queued: now})
+		w.queue.addOutbox(&item{records: [][]byte{r.record.Event}, uses: r.record.Uses, outbox: r.id, queued: now})
 	}
 }
 
@@ -116,14 +116,15 @@ func (k *keeper) outboxOf(ctx context.Context, stream audit.StreamID, but []uuid
 	}
 	items, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*item, error) {
 		it := &item{queued: k.cfg.clock(), done: make(chan error, 1)}
-		err := row.Scan(&it.outbox, &it.record)
+		it.records = make([][]byte, 1)
+		err := row.Scan(&it.outbox, &it.records[0])
 		return it, err
 	})
 	if err != nil {
 		return nil, wrap(err, "audit outbox")
 	}
 	for _, it := range items {
-		if it.uses, err = audit.UsesOf(it.record); err != nil {
+		if it.uses, err = audit.UsesOf(it.records[0]); err != nil {
 			k.log(ctx, "uses of an outbox record", err)
 		}
 	}

@@ -25,7 +25,7 @@ type Config struct {
 	// acknowledged may be lost.
 	AllowUnsafeDurability bool
 	// MaxConns bounds the connections of the pool, the listening one apart.
-	// Optional. Zero means 16.
+	// Optional. Zero means 16; at least 4.
 	MaxConns int32
 	// CacheEntries bounds how many keys, aliases and access keys are cached
 	// together. Optional. Zero means 20,000.
@@ -43,14 +43,17 @@ type Config struct {
 }
 
 // validate reports the first field that is wrong, and fills in the defaults.
+// minConns is what the store's own work can hold at once, with room for one more.
+const minConns = 4
+
 func (c Config) validate() (Config, error) {
 	switch {
 	case c.URL == "":
 		return c, errors.New("metadata config: URL is empty")
 	case c.Instance == "":
 		return c, errors.New("metadata config: Instance is empty")
-	case c.MaxConns < 0:
-		return c, errors.New("metadata config: MaxConns is negative")
+	case c.MaxConns != 0 && c.MaxConns < minConns:
+		return c, fmt.Errorf("metadata config: MaxConns is %d, below %d", c.MaxConns, minConns)
 	case c.CacheEntries < 0:
 		return c, errors.New("metadata config: CacheEntries is negative")
 	case c.CacheBytes < 0:
@@ -141,12 +144,13 @@ func (s *Store) Close(ctx context.Context) error {
 	}
 }
 
-// Record makes the audit record of a request durable before it returns. ErrStale
+// Record makes the audit records of a request, one for each account concerned,
+// durable before it returns: all of them or none. ErrStale
 // if an account that v saw has moved and no lease covers it: decide again on a new
 // View, then record. ErrUnavailable if the record cannot be made durable before
 // ctx ends: the request must not be answered with a result.
-func (s *Store) Record(ctx context.Context, v *View, r Record) error {
-	err := s.writer.record(ctx, v.versions(), r)
+func (s *Store) Record(ctx context.Context, v *View, records ...Record) error {
+	err := s.writer.record(ctx, v.versions(), records...)
 	if errors.Is(err, ErrStale) {
 		s.cache.drop(v.versions())
 	}

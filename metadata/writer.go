@@ -110,19 +110,25 @@ func newWriter(ctx context.Context, cfg writerConfig) (*writer, error) {
 	return w, nil
 }
 
-// record makes a record durable before it returns. ErrStale if an account of
+// record makes records durable, all or none, before it returns. ErrStale if an account of
 // seen moved and nothing covers that; ErrUnavailable if the record cannot be
 // made durable before ctx ends, or too many are waiting. In that case the
 // record is dropped unless its batch is on its way already, so it may still
 // appear in the log.
-func (w *writer) record(ctx context.Context, seen []accountVersion, r Record) error {
+func (w *writer) record(ctx context.Context, seen []accountVersion, records ...Record) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("audit record: %w: %w", ErrUnavailable, err)
 	}
-	if len(r.Event) > audit.MaxRecordBytes {
-		return fmt.Errorf("audit record of %d bytes, more than %d", len(r.Event), audit.MaxRecordBytes)
+	if len(records) == 0 {
+		return nil
 	}
-	it := &item{record: r.Event, uses: r.Uses, seen: seen, queued: w.cfg.clock(), done: make(chan error, 1)}
+	it := &item{seen: seen, queued: w.cfg.clock(), done: make(chan error, 1)}
+	for _, r := range records {
+		if len(r.Event) > audit.MaxRecordBytes {
+			return fmt.Errorf("audit record of %d bytes, more than %d", len(r.Event), audit.MaxRecordBytes)
+		}
+		it.records, it.uses = append(it.records, r.Event), append(it.uses, r.Uses...)
+	}
 	if err := w.queue.add(it); err != nil {
 		return err
 	}

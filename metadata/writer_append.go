@@ -128,7 +128,7 @@ func (a *appender) seal(items []*item) audit.Batch {
 		records = append(records, a.opening)
 	}
 	for _, it := range items {
-		records = append(records, it.record)
+		records = append(records, it.records...)
 	}
 	return a.encoder.Seal(a.head, records)
 }

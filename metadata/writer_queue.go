@@ -13,16 +13,25 @@ import (
 	"kmsgate/metadata/audit"
 )
 
-// item is a record on its way into the chain.
+// item is what enters the chain together or not at all: one record, or the
+// records of one request in several accounts.
 type item struct {
-	record []byte
-	uses   []audit.Use
-	seen   []accountVersion
-	outbox uuid.UUID // of its outbox row; zero if it has none
-	queued time.Time
-	done   chan error // buffered; gets one answer. Nil if nobody waits.
+	records [][]byte
+	uses    []audit.Use
+	seen    []accountVersion
+	outbox  uuid.UUID // of its outbox row; zero if it has none
+	queued  time.Time
+	done    chan error // buffered; gets one answer. Nil if nobody waits.
 
 	abandoned bool // its caller gave up; guarded by queue.mu
+}
+
+// size is the bytes of the item's records.
+func (it *item) size() (bytes int) {
+	for _, r := range it.records {
+		bytes += len(r)
+	}
+	return bytes
 }
 
 func (it *item) answer(err error) {
@@ -58,7 +67,7 @@ func (q *queue) add(it *item) error {
 	if q.closed {
 		return fmt.Errorf("audit record: %w: %w", ErrUnavailable, errClosing)
 	}
-	if len(q.items) >= q.maxRecords || q.bytes+len(it.record) > q.maxBytes {
+	if len(q.items) >= q.maxRecords || q.bytes+it.size() > q.maxBytes {
 		return fmt.Errorf("audit record: %w: %d records are waiting", ErrUnavailable, len(q.items))
 	}
 	q.addLocked(it)
@@ -72,7 +81,7 @@ func (q *queue) addOutbox(it *item) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	_, known := q.outbox[it.outbox]
-	if known || q.closed || len(q.items) >= q.maxRecords || q.bytes+len(it.record) > q.maxBytes {
+	if known || q.closed || len(q.items) >= q.maxRecords || q.bytes+it.size() > q.maxBytes {
 		return false
 	}
 	q.outbox[it.outbox] = struct{}{}
@@ -82,7 +91,7 @@ func (q *queue) addOutbox(it *item) bool {
 
 func (q *queue) addLocked(it *item) {
 	q.items = append(q.items, it)
-	q.bytes += len(it.record)
+	q.bytes += it.size()
 	select {
 	case q.wake <- struct{}{}:
 	default:
@@ -110,7 +119,7 @@ func (q *queue) take(maxRecords, maxBytes int) (batch []*item, closed bool) {
 	defer q.mu.Unlock()
 	n, size := 0, 0
 	for n < len(q.items) && n < maxRecords {
-		size += len(q.items[n].record)
+		size += q.items[n].size()
 		if n > 0 && size > maxBytes {
 			break
 		}
@@ -122,7 +131,7 @@ func (q *queue) take(maxRecords, maxBytes int) (batch []*item, closed bool) {
 	batch = slices.Clone(q.items[:n])
 	q.items = slices.Delete(q.items, 0, n)
 	for _, it := range batch {
-		q.bytes -= len(it.record)
+		q.bytes -= it.size()
 	}
 	return batch, q.closed
 }
@@ -135,7 +144,7 @@ func (q *queue) giveUp(it *item) {
 	it.abandoned = true
 	if i := slices.Index(q.items, it); i >= 0 {
 		q.items = slices.Delete(q.items, i, i+1)
-		q.bytes -= len(it.record)
+		q.bytes -= it.size()
 	}
 }
 

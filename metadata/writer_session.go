@@ -257,7 +257,7 @@ func selectNewestHead(ctx context.Context, db querier, instance string) (h audit
 func (a *appender) end(ctx context.Context) error {
 	stream := a.head.Stream
 	last := audit.StreamEnded(stream, a.cfg.instance, a.cfg.clock(), newEventID())
-	it := &item{record: last.AppendJSON(nil), queued: a.cfg.clock(), done: make(chan error, 1)}
+	it := &item{records: [][]byte{last.AppendJSON(nil)}, queued: a.cfg.clock(), done: make(chan error, 1)}
 	a.store(ctx, []*item{it})
 	if err := <-it.done; err != nil {
 		return err
