@@ -216,11 +216,6 @@ func (i *instance) kill() {
 	<-i.exited
 }
 
-// restart starts the same gateway again on its directory.
-func (i *instance) restart(ctx context.Context) (*instance, error) {
-	return startDev(ctx, i.binary, i.dir, i.arguments...)
-}
-
 // newDirectory makes a directory for a gateway that an unprivileged Postgres can
 // enter, so that its cluster lies inside.
 func newDirectory() (string, error) {

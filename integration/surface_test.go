@@ -1,12 +1,15 @@
 package integration_test
 
 import (
+	"errors"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 )
 
 // served are the operations that are served. TestEverySDKOperationAnswers shows
@@ -153,4 +156,32 @@ func TestUnexpectedErrorsAreFound(t *testing.T) {
 	if len(got) != 1 || !strings.HasPrefix(got[0], "ListKeys answered InvalidCiphertextException") {
 		t.Errorf("found %q, want ListKeys alone", got)
 	}
+}
+
+// TestSDKKnowsTheErrors shows that clients get the types that they test for, not
+// only texts.
+func TestSDKKnowsTheErrors(t *testing.T) {
+	t.Parallel()
+	g := gateway(t)
+	c := g.newClient(own)
+	key, id := g.createKey(t, own), nowhere
+	_, err := c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: &id})
+	wantError(t, err, "NotFoundException", "Key '"+keyARN(own, id)+"' does not exist")
+	if _, ok := errors.AsType[*types.NotFoundException](err); !ok {
+		t.Errorf("error %T, want a NotFoundException", err)
+	}
+	_, err = c.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: []byte("garbage")})
+	wantError(t, err, "InvalidCiphertextException", "")
+	if _, ok := errors.AsType[*types.InvalidCiphertextException](err); !ok {
+		t.Errorf("error %T, want an InvalidCiphertextException", err)
+	}
+	_, err = c.Encrypt(t.Context(), &kms.EncryptInput{KeyId: &key, Plaintext: []byte{0}, DryRun: aws.Bool(true)})
+	wantError(t, err, "DryRunOperationException", dryRunText)
+	if _, ok := errors.AsType[*types.DryRunOperationException](err); !ok {
+		t.Errorf("error %T, want a DryRunOperationException", err)
+	}
+	_, err = g.newClient(other).Encrypt(t.Context(), &kms.EncryptInput{KeyId: &key, Plaintext: []byte{0}})
+	wantError(t, err, "AccessDeniedException", denied(other, "Encrypt", "this resource")+hidden)
+	_, err = c.CreateGrant(t.Context(), &kms.CreateGrantInput{KeyId: &key, GranteePrincipal: aws.String(rootOf(other)), Operations: []types.GrantOperation{types.GrantOperationDecrypt}})
+	wantError(t, err, "UnsupportedOperationException", "Grants are not served yet.")
 }
