@@ -7,8 +7,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"regexp"
-	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -90,9 +88,12 @@ func readConfig(path string) (*config, error) {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxConfigBytes))
+	text, err := io.ReadAll(io.LimitReader(f, maxConfigBytes+1))
 	if err != nil {
 		return nil, fmt.Errorf("read configuration %s: %w", path, err)
+	}
+	if len(text) > maxConfigBytes {
+		return nil, fmt.Errorf("configuration %s is larger than %d bytes", path, maxConfigBytes)
 	}
 	c, err := parseConfig(text)
 	if err != nil {
@@ -106,23 +107,16 @@ func parseConfig(text []byte) (*config, error) {
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	decoder.KnownFields(true)
 	if err := decoder.Decode(&c); err != nil && !errors.Is(err, io.EOF) {
-		return nil, explainYAML(err)
+		return nil, explainYAML(err, text)
 	}
 	if err := decoder.Decode(&struct{}{}); !errors.Is(err, io.EOF) {
 		return nil, errors.New("there is more than one document in the file")
 	}
 	c.setDefaults()
-	return &c, c.check()
-}
-
-// unknownKey is how the YAML library says that a key is unknown.
-var unknownKey = regexp.MustCompile(`line (\d+): field (\S+) not found in type \S+`)
-
-// explainYAML says what is wrong in the words of the file, not of our types.
-func explainYAML(err error) error {
-	text := unknownKey.ReplaceAllString(err.Error(), `line $1: unknown key "$2"`)
-	text = strings.TrimPrefix(strings.TrimPrefix(text, "yaml: "), "unmarshal errors:\n  ")
-	return errors.New(strings.ReplaceAll(text, "\n  ", "; "))
+	if err := c.check(); err != nil {
+		return nil, atLine(err, text)
+	}
+	return &c, nil
 }
 
 func (c *config) setDefaults() {
@@ -136,65 +130,6 @@ func (c *config) setDefaults() {
 	if c.Log == "" {
 		c.Log = "info"
 	}
-}
-
-// check refuses what cannot work, naming the key.
-func (c *config) check() error {
-	switch {
-	case c.Listen == "":
-		return errors.New("listen is missing: host:port of the API")
-	case c.Instance == "":
-		return errors.New("instance is missing, and the host has no name")
-	case c.Database.URL == "":
-		return errors.New("database.url is missing")
-	case len(c.Modules) == 0:
-		return errors.New("modules is missing: at least one PKCS#11 library")
-	case len(c.Regions) == 0:
-		return errors.New("regions is missing: at least one")
-	case (c.TLS.Certificate == "") != (c.TLS.Key == ""):
-		return errors.New("tls needs both certificate and key")
-	case c.TLS.Certificate == "" && !isLoopback(c.Listen):
-		return fmt.Errorf("listen is %s, which is not loopback: set tls.certificate and tls.key; without TLS only 127.0.0.1 or [::1] is served", c.Listen)
-	case c.AdminListen != "" && !isLoopback(c.AdminListen):
-		return fmt.Errorf("admin_listen is %s: metrics and pprof are served on loopback only", c.AdminListen)
-	case c.MaxInFlight < 0, c.RequestTimeout < 0, c.Database.MaxConnections < 0:
-		return errors.New("max_in_flight, request_timeout and database.max_connections cannot be negative")
-	}
-	names, err := c.tokenNames()
-	if err != nil {
-		return err
-	}
-	for i, r := range c.Regions {
-		switch {
-		case r.Name == "", r.Store == "", r.Token == "":
-			return fmt.Errorf("regions[%d] needs name, store and token", i)
-		case !names[r.Token]:
-			return fmt.Errorf("regions[%d].token is %q: no token has that name", i, r.Token)
-		}
-	}
-	return nil
-}
-
-func (c *config) tokenNames() (map[string]bool, error) {
-	names := map[string]bool{}
-	for i, m := range c.Modules {
-		if m.Path == "" {
-			return nil, fmt.Errorf("modules[%d].path is missing: the PKCS#11 library", i)
-		}
-		for j, t := range m.Tokens {
-			at := fmt.Sprintf("modules[%d].tokens[%d]", i, j)
-			switch {
-			case t.Name == "" || names[t.Name]:
-				return nil, fmt.Errorf("%s.name is missing or not unique", at)
-			case (t.Label == "") == (t.Serial == ""):
-				return nil, fmt.Errorf("%s needs either label or serial", at)
-			case t.PINFile == "":
-				return nil, fmt.Errorf("%s.pin_file is missing", at)
-			}
-			names[t.Name] = true
-		}
-	}
-	return names, nil
 }
 
 // isLoopback tells whether an address to listen on is reachable from this host only.

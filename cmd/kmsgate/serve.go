@@ -82,11 +82,12 @@ type addresses struct {
 // Limits of the HTTP server. Clients keep idle connections for up to 90 s, and
 // must be the ones to close them.
 const (
-	readHeaderTimeout = 10 * time.Second
-	readTimeout       = 30 * time.Second
+	readHeaderTimeout = 5 * time.Second
+	readTimeout       = 10 * time.Second
 	writeTimeout      = 60 * time.Second
 	idleTimeout       = 5 * time.Minute
 	maxHeaderBytes    = 64 << 10
+	maxConnections    = 8192 // of the API; more wait to be accepted
 	drainTimeout      = 15 * time.Second
 )
 
@@ -142,7 +143,11 @@ func (i *installation) run(ctx context.Context, g *gateway.Gateway, servers []*h
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 	defer cancel()
 	for _, server := range servers {
-		err = errors.Join(err, server.Shutdown(drain))
+		if late := server.Shutdown(drain); late != nil {
+			// What has not come to an end by now must not go on beside the closing
+			// of what it works with.
+			err = errors.Join(err, late, server.Close())
+		}
 	}
 	stopBackground()
 	<-done
@@ -154,6 +159,7 @@ func (i *installation) listen() (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
+	listener = boundListener(listener, maxConnections)
 	if i.config.TLS.Certificate == "" {
 		return listener, nil
 	}

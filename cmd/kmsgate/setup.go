@@ -44,8 +44,14 @@ func (i *installation) record(ctx context.Context, event []byte) error {
 
 // ensureRegions makes the configured regions, their default stores and the
 // stores' service keys, whatever of them is missing. Run again after it was cut
-// off, it goes on where it was.
+// off, it goes on where it was; of several at once, one works at a time.
 func (i *installation) ensureRegions(ctx context.Context, command string) error {
+	return i.store.Exclusively(ctx, "service keys", func(ctx context.Context) error {
+		return i.ensureRegionsAlone(ctx, command)
+	})
+}
+
+func (i *installation) ensureRegionsAlone(ctx context.Context, command string) error {
 	for _, r := range i.config.Regions {
 		if err := i.ensureStore(ctx, command, r); err != nil {
 			return err
