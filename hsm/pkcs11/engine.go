@@ -46,7 +46,7 @@ type Config struct {
 	OwnerSessions int           // sessions that own the cached keys; zero means 4
 	MaxHandles    int           // cached unwrapped keys in all; zero means 2000
 	MaxQueue      int           // calls that wait for a session; zero means 1024
-	CallTimeout   time.Duration // of calls whose context has no deadline; zero means 5 s
+	CallTimeout   time.Duration // longest wait for one call, whatever its context allows; zero means 5 s
 	// QuiesceTimeout is how long a reconnect waits for calls in flight; zero means 5 s.
 	QuiesceTimeout time.Duration
 

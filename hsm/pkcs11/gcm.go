@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/miekg/pkcs11"
+
 	"kmsgate/hsm"
 )
 
@@ -78,6 +80,9 @@ func (m IVMode) ivLength() int { return ivModes[m].given + ivModes[m].appended }
 func (s *session) decrypt(key handle, iv, ciphertext, aad []byte) ([]byte, error) {
 	out := make([]byte, len(ciphertext)+tagBytes)
 	n, err := s.engine.module.lib.gcmDecrypt(s.handle, key, iv, aad, ciphertext, out)
+	if call, ok := errors.AsType[*callError](err); ok && call.code == pkcs11.CKR_MECHANISM_PARAM_INVALID {
+		return nil, hsm.ErrInvalidCiphertext // an IV that this token does not take, and never made
+	}
 	if err != nil {
 		return nil, s.judge(err, s.engine.damaged, hsm.ErrInvalidCiphertext)
 	}

@@ -26,7 +26,11 @@ func PINFile(path string) func() ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read PIN: %w", err)
 		}
-		return bytes.TrimSuffix(bytes.TrimSuffix(content, []byte("\n")), []byte("\r")), nil
+		pin := bytes.TrimSuffix(bytes.TrimSuffix(content, []byte("\n")), []byte("\r"))
+		if len(pin) == 0 {
+			return nil, fmt.Errorf("read PIN: %s is empty", path)
+		}
+		return pin, nil
 	}
 }
 

@@ -146,7 +146,7 @@ func (p *pool) mayStart(c hsm.Class) bool {
 	clients := p.busy[hsm.Interactive] + p.busy[hsm.Generation] + p.busy[hsm.Background]
 	switch c {
 	case hsm.Health:
-		return clients+p.busy[hsm.Health] <= p.max
+		return p.busy[c] == 0 && clients <= p.max
 	case hsm.Generation:
 		return clients < p.max && p.busy[c] < max(1, p.max/2)
 	case hsm.Background:

@@ -188,7 +188,7 @@ var checkWork = work{mechanism: "check", run: (*session).checkToken}
 
 func (s *session) checkToken(handle, [3][]byte) ([]byte, error) {
 	e := s.engine
-	state, err := e.module.sessionState(e.anchor)
+	state, err := e.module.sessionState(s.handle)
 	if err != nil {
 		return nil, err
 	}

@@ -13,11 +13,8 @@ var _ hsm.Token = (*Engine)(nil)
 // do runs work on a session of the pool, with k's handle if k is not nil. What
 // a retry can cure is retried, once for each class of failure.
 func (e *Engine) do(ctx context.Context, on hsm.Call, k *hsm.Key, w *work) ([]byte, error) {
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, e.cfg.CallTimeout)
-		defer cancel()
-	}
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
+	defer cancel()
 	if int(on.Class) >= classCount {
 		on.Class = hsm.Interactive
 	}
