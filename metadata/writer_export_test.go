@@ -127,7 +127,8 @@ func (w *Writer) Close(ctx context.Context) error {
 	return w.w.close(ctx)
 }
 
-// Kill ends the writer as the end of its process would: nothing is finished.
+// Kill ends the writer as the end of its process would: nothing is finished. It
+// returns when the server has noticed.
 func (w *Writer) Kill() {
 	w.w.queue.close()
 	w.w.abort()
@@ -135,5 +136,13 @@ func (w *Writer) Kill() {
 	w.w.stopKeep()
 	w.w.keeping.Wait()
 	w.w.append.disconnect()
+	for ctx := context.Background(); pause(ctx, time.Millisecond); {
+		var held bool
+		err := w.Pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = $1)`,
+			w.w.append.backend).Scan(&held)
+		if err != nil || !held { // an error: it was closed before
+			break
+		}
+	}
 	w.Pool.Close()
 }
