@@ -187,6 +187,7 @@ func TestStalePIDOfAnotherProgramIsSeenThrough(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, rest, _ := strings.Cut(string(content), "\n")
+	sockets := socketDir(t, s)
 	stop(t, s)
 
 	other := exec.CommandContext(t.Context(), "sleep", "600")
@@ -195,8 +196,19 @@ func TestStalePIDOfAnotherProgramIsSeenThrough(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = other.Wait() }) // killed when the test's context ends
-	if err := os.WriteFile(pidFile, fmt.Appendf(nil, "%d\n%s", other.Process.Pid, rest), 0o600); err != nil {
+	if err := os.MkdirAll(sockets, 0o700); err != nil {
 		t.Fatal(err)
+	}
+	owner := ownerOf(t, s.Dir())
+	for _, path := range []string{pidFile, sockets, filepath.Join(sockets, ".s.PGSQL.5432.lock")} {
+		if path != sockets {
+			if err := os.WriteFile(path, fmt.Appendf(nil, "%d\n%s", other.Process.Pid, rest), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Chown(path, int(owner.Uid), int(owner.Gid)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := os.Chown(pidFile, int(other.SysProcAttr.Credential.Uid), -1); err != nil {
 		t.Fatal(err)

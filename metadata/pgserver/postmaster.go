@@ -35,8 +35,9 @@ const (
 // still there, or seem to be.
 var errHeld = errors.New("the data directory is still held")
 
-// heldMessages are how Postgres says errHeld in its log.
-var heldMessages = []string{`lock file "postmaster.pid" already exists`, "pre-existing shared memory block"}
+// heldMessages are how Postgres says errHeld in its log: of postmaster.pid, of the
+// lock beside the socket, and of memory that is still attached.
+var heldMessages = []string{`lock file "`, "pre-existing shared memory block"}
 
 // postmaster is the main process of a running server.
 type postmaster struct {
@@ -66,7 +67,7 @@ func (s *Server) run(ctx context.Context, settings []string) error {
 		if !errors.Is(err, errHeld) {
 			return err
 		}
-		if err := errors.Join(s.removeStalePID(), pause(ctx)); err != nil {
+		if err := errors.Join(s.removeStaleLocks(), pause(ctx)); err != nil {
 			return err
 		}
 	}
@@ -246,11 +247,12 @@ func (s *Server) explain(begin int64) error {
 	return fmt.Errorf("%s: %s", s.logFile(), lastLines(text))
 }
 
-// removeStalePID removes a postmaster.pid whose process id now belongs to some
-// other program, which Postgres cannot tell from a server that runs. It stays
-// while any process works in the data directory, or where that cannot be known.
-// The locks keep every other start away.
-func (s *Server) removeStalePID() error {
+// removeStaleLocks removes a postmaster.pid and a socket's lock whose process id
+// belongs to some other program by now, or to a process that has ended and that
+// nobody has waited for: Postgres cannot tell either from a server that runs.
+// They stay while any process works in the data directory, or where that cannot
+// be known. Our own locks keep every other start away.
+func (s *Server) removeStaleLocks() error {
 	links, err := filepath.Glob("/proc/[0-9]*/cwd")
 	if err != nil || len(links) == 0 {
 		return err
@@ -260,11 +262,13 @@ func (s *Server) removeStalePID() error {
 			return nil
 		}
 	}
-	err = os.Remove(filepath.Join(s.data(), "postmaster.pid"))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
+	var errs []error
+	for _, lock := range []string{filepath.Join(s.data(), "postmaster.pid"), socketPath(s.socketDir) + ".lock"} {
+		if err := os.Remove(lock); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
 	}
-	return err
+	return errors.Join(errs...)
 }
 
 // stop ends the server and returns when it is gone. PostgreSQL 15 manual, 19.5:
