@@ -14,7 +14,6 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
-	"fmt"
 
 	"kmsgate/hsm/keyspec"
 )
@@ -25,17 +24,6 @@ type MaterialID [32]byte
 
 // String is the 64 hexadecimal digits of AWS's KeyMaterialId.
 func (id MaterialID) String() string { return hex.EncodeToString(id[:]) }
-
-// ParseMaterialID reads what String prints.
-func ParseMaterialID(s string) (id MaterialID, err error) {
-	if len(s) != hex.EncodedLen(len(id)) {
-		return id, fmt.Errorf("key material id has %d digits, want %d", len(s), hex.EncodedLen(len(id)))
-	}
-	if _, err := hex.Decode(id[:], []byte(s)); err != nil {
-		return id, fmt.Errorf("key material id: %w", err)
-	}
-	return id, nil
-}
 
 // Residency says where a key material lives.
 type Residency string

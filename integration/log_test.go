@@ -62,7 +62,6 @@ type storedLog struct {
 	*metadata.AuditLog
 	conn    *pgx.Conn
 	records [][]byte
-	batches int
 }
 
 // openLog starts the Postgres of a gateway that has stopped and reads its log.

@@ -213,17 +213,17 @@ func TestServeRefusals(t *testing.T) {
 		{"wrong duration", "request_timeout: 10s", "request_timeout: soon", []string{s.lineOf("request_timeout: 10s"), "soon"}},
 		{"not YAML", "log: info", "log: [", []string{s.config(), "line"}},
 		{"two documents", "log: info", "log: info\n---\nlog: info", []string{"more than one document"}},
-		{"wrong log level", "log: info", "log: loud", []string{`log is "loud"`, "debug, info, warn or error"}},
+		{"wrong log level", "log: info", "log: loud", []string{"log: must be debug, info, warn or error", "debug, info, warn or error"}},
 		{"negative", "max_in_flight: 512", "max_in_flight: -1", []string{"max_in_flight", "negative"}},
 		{"no TLS off loopback", "listen: 127.0.0.1:0\n\n# Address of metrics", "listen: 0.0.0.0:0\n\n# Address of metrics", nil},
-		{"TLS without key", "  key: " + s.path("tls.key"), "", []string{"tls needs both certificate and key"}},
+		{"TLS without key", "  key: " + s.path("tls.key"), "", []string{"line ", "tls: needs both certificate and key"}},
 		{"no certificate", s.path("tls.pem"), "/nonexistent.pem", []string{"tls", "/nonexistent.pem"}},
-		{"metrics off loopback", "admin_listen: 127.0.0.1:0", "admin_listen: 0.0.0.0:0", []string{"admin_listen is 0.0.0.0:0", "loopback only"}},
-		{"unknown token", "token: main", "token: mian", []string{`regions[0].token is "mian"`, "no token has that name"}},
-		{"no region", "  - name: us-east-1", "  - name: \"\"", []string{"regions[0] needs name"}},
+		{"metrics off loopback", "admin_listen: 127.0.0.1:0", "admin_listen: 0.0.0.0:0", []string{"admin_listen: 0.0.0.0:0", "loopback only"}},
+		{"unknown token", "token: main", "token: mian", []string{"regions[0].token", `no token has the name "mian"`}},
+		{"no region", "  - name: us-east-1", "  - name: \"\"", []string{"line ", "regions[0].name: must be"}},
 		{"address in use", "listen: 127.0.0.1:0\n\n# Address of metrics", "listen: " + taken + "\n\n# Address of metrics", []string{taken, "address already in use"}},
 		{"label of no token", "label: kmsgate", "label: other", []string{"token main", `"other"`, "kmsgate"}},
-		{"label and serial", "label: kmsgate", "label: kmsgate\n        serial: \"1234\"", []string{"modules[0].tokens[0] needs either label or serial"}},
+		{"label and serial", "label: kmsgate", "label: kmsgate\n        serial: \"1234\"", []string{"line ", "modules[0].tokens[0]: needs either label or serial"}},
 		{"no module", s.token.Module, "/nonexistent.so", []string{"/nonexistent.so"}},
 		{"no PIN file", s.token.PINFile, "/nonexistent.pin", []string{"token main", "/nonexistent.pin", "no such file"}},
 		{"no Postgres there", s.database, "postgres:///kmsgate?host=/nonexistent", []string{"/nonexistent", "connect"}},
@@ -236,7 +236,7 @@ func TestServeRefusals(t *testing.T) {
 			s.set(t, tc.was, tc.is)
 			if tc.name == "no TLS off loopback" {
 				s.plain(t)
-				tc.words = []string{"listen is 0.0.0.0:0", "not loopback", "set tls.certificate and tls.key"}
+				tc.words = []string{"listen: 0.0.0.0:0", "not loopback", "set tls.certificate and tls.key"}
 			}
 			r := s.kmsgate(t, "serve")
 			r.wantFailure(t, "serve", 1, tc.words...)

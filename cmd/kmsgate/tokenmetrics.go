@@ -43,12 +43,16 @@ func (m *tokenMetrics) watch(e *pkcs11.Engine) {
 		m.registerer.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help},
 			func() float64 { return value(e.Stats()) }))
 	}
+	counter := func(name, help string, value func(pkcs11.Stats) float64) {
+		m.registerer.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help},
+			func() float64 { return value(e.Stats()) }))
+	}
 	gauge("kmsgate_token_sessions_in_use", "Sessions that are working.", func(s pkcs11.Stats) float64 { return float64(s.SessionsBusy) })
 	gauge("kmsgate_token_sessions_waiting", "Calls that wait for a session.", func(s pkcs11.Stats) float64 { return float64(s.Waiting) })
 	gauge("kmsgate_token_calls_stuck", "Calls whose caller has gone and that have not returned.", func(s pkcs11.Stats) float64 { return float64(s.Stuck) })
-	gauge("kmsgate_token_sessions_poisoned", "Sessions given up since the start.", func(s pkcs11.Stats) float64 { return float64(s.Poisoned) })
+	counter("kmsgate_token_sessions_poisoned_total", "Sessions given up since the start.", func(s pkcs11.Stats) float64 { return float64(s.Poisoned) })
 	gauge("kmsgate_token_cached_keys", "Unwrapped keys kept in the token.", func(s pkcs11.Stats) float64 { return float64(s.Handles) })
-	gauge("kmsgate_token_cache_hits", "Uses of keys that were unwrapped already, since the start.", func(s pkcs11.Stats) float64 { return float64(s.Hits) })
-	gauge("kmsgate_token_cache_misses", "Uses of keys that had to be unwrapped, since the start.", func(s pkcs11.Stats) float64 { return float64(s.Misses) })
-	gauge("kmsgate_token_epoch", "Times that the token was connected to.", func(s pkcs11.Stats) float64 { return float64(s.Epoch) })
+	counter("kmsgate_token_cache_hits_total", "Uses of keys that were unwrapped already, since the start.", func(s pkcs11.Stats) float64 { return float64(s.Hits) })
+	counter("kmsgate_token_cache_misses_total", "Uses of keys that had to be unwrapped, since the start.", func(s pkcs11.Stats) float64 { return float64(s.Misses) })
+	counter("kmsgate_token_connections_total", "Times that the token was connected to, the first included.", func(s pkcs11.Stats) float64 { return float64(s.Epoch) })
 }
