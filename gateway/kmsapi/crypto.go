@@ -8,7 +8,7 @@ type EncryptRequest struct {
 	Plaintext Secret  `json:"Plaintext,omitzero" kms:"required,len=1..4096"`
 	// EncryptionContext is bound to the ciphertext as additional data.
 	EncryptionContext map[string]string `json:"EncryptionContext,omitempty"`
-	GrantTokens       []string          `json:"GrantTokens,omitempty" kms:"len=0..10,each-len=1..8192"`
+	GrantTokens       []string          `json:"GrantTokens,omitempty" kms:"secret,len=0..10,each-len=1..8192"`
 	// EncryptionAlgorithm is SYMMETRIC_DEFAULT if absent.
 	EncryptionAlgorithm *keyspec.Algorithm `json:"EncryptionAlgorithm,omitzero" kms:"enum=EncryptionAlgorithm"`
 	Trial
@@ -26,7 +26,7 @@ type DecryptRequest struct {
 	// CiphertextBlob names its key. It may be absent only in a trial that ignores it.
 	CiphertextBlob    Blob              `json:"CiphertextBlob,omitzero" kms:"required,unless=DryRunModifiers,len=1..6144"`
 	EncryptionContext map[string]string `json:"EncryptionContext,omitempty"`
-	GrantTokens       []string          `json:"GrantTokens,omitempty" kms:"len=0..10,each-len=1..8192"`
+	GrantTokens       []string          `json:"GrantTokens,omitempty" kms:"secret,len=0..10,each-len=1..8192"`
 	// KeyID may be absent for a symmetric ciphertext.
 	KeyID *string `json:"KeyId,omitzero" kms:"len=1..2048,pattern=KeyId"`
 	// EncryptionAlgorithm is SYMMETRIC_DEFAULT if absent.
@@ -60,7 +60,7 @@ type ReEncryptRequest struct {
 	// SourceEncryptionAlgorithm and DestinationEncryptionAlgorithm are SYMMETRIC_DEFAULT if absent.
 	SourceEncryptionAlgorithm      *keyspec.Algorithm `json:"SourceEncryptionAlgorithm,omitzero" kms:"enum=EncryptionAlgorithm"`
 	DestinationEncryptionAlgorithm *keyspec.Algorithm `json:"DestinationEncryptionAlgorithm,omitzero" kms:"enum=EncryptionAlgorithm"`
-	GrantTokens                    []string           `json:"GrantTokens,omitempty" kms:"len=0..10,each-len=1..8192"`
+	GrantTokens                    []string           `json:"GrantTokens,omitempty" kms:"secret,len=0..10,each-len=1..8192"`
 	Trial
 	DryRunModifiers []DryRunModifier `json:"DryRunModifiers,omitempty" kms:"each-enum=DryRunModifier"`
 }
@@ -83,7 +83,7 @@ type GenerateDataKeyRequest struct {
 	EncryptionContext map[string]string `json:"EncryptionContext,omitempty"`
 	NumberOfBytes     *int32            `json:"NumberOfBytes,omitzero" kms:"range=1..1024"`
 	KeySpec           *DataKeySpec      `json:"KeySpec,omitzero" kms:"enum=DataKeySpec"`
-	GrantTokens       []string          `json:"GrantTokens,omitempty" kms:"len=0..10,each-len=1..8192"`
+	GrantTokens       []string          `json:"GrantTokens,omitempty" kms:"secret,len=0..10,each-len=1..8192"`
 	Recipient         *RecipientInfo    `json:"Recipient,omitzero"`
 	Trial
 }
@@ -105,7 +105,7 @@ type GenerateDataKeyWithoutPlaintextRequest struct {
 	EncryptionContext map[string]string `json:"EncryptionContext,omitempty"`
 	KeySpec           *DataKeySpec      `json:"KeySpec,omitzero" kms:"enum=DataKeySpec"`
 	NumberOfBytes     *int32            `json:"NumberOfBytes,omitzero" kms:"range=1..1024"`
-	GrantTokens       []string          `json:"GrantTokens,omitempty" kms:"len=0..10,each-len=1..8192"`
+	GrantTokens       []string          `json:"GrantTokens,omitempty" kms:"secret,len=0..10,each-len=1..8192"`
 	Trial
 }
 

@@ -32,7 +32,7 @@ type CreateKeyResponse struct {
 // DescribeKeyRequest asks for a key's metadata; all four forms of id.
 type DescribeKeyRequest struct {
 	KeyID       *string  `json:"KeyId,omitzero" kms:"required,len=1..2048,pattern=KeyId"`
-	GrantTokens []string `json:"GrantTokens,omitempty" kms:"len=0..10,each-len=1..8192"`
+	GrantTokens []string `json:"GrantTokens,omitempty" kms:"secret,len=0..10,each-len=1..8192"`
 }
 
 // DescribeKeyResponse describes the key.

@@ -105,6 +105,7 @@ func lowerCamel(name string) string {
 // apply adds what one option of the tag says:
 //
 //	required         the member must be sent
+//	secret           no text shows its value
 //	unless=Field     but not if that list has elements
 //	len=1..64        length of a string, blob or list
 //	range=1..1000    value of an integer
@@ -117,6 +118,8 @@ func (m *member) apply(t reflect.Type, option string) {
 	case "":
 	case "required":
 		m.required = true
+	case "secret":
+		m.display = displayNothing
 	case "unless":
 		f, ok := t.FieldByName(value)
 		must(ok, "no field", value)

@@ -87,11 +87,11 @@ func TestValidateSaysWhatAWSSays(t *testing.T) {
 		},
 		"grant tokens": {
 			&kmsapi.DescribeKeyRequest{KeyID: key, GrantTokens: strings.Split("abcdefghijk", "")},
-			`Value '[a, b, c, d, e, f, g, h, i, j, k]' at 'grantTokens'` + failed + `Member must have length less than or equal to 10`,
+			`Value at 'grantTokens'` + failed + `Member must have length less than or equal to 10`,
 		},
 		"empty grant token": {
 			&kmsapi.DescribeKeyRequest{KeyID: key, GrantTokens: []string{""}},
-			`Value '[]' at 'grantTokens'` + failed + `Member must satisfy constraint: [Member must have length less than or equal to 8192, Member must have length greater than or equal to 1]`,
+			`Value at 'grantTokens'` + failed + `Member must satisfy constraint: [Member must have length less than or equal to 8192, Member must have length greater than or equal to 1]`,
 		},
 		"alias characters": {
 			&kmsapi.CreateAliasRequest{AliasName: new("alias/a b"), TargetKeyID: key},
