@@ -268,21 +268,28 @@ func (b *bench) createCost(ctx context.Context) (createCost, error) {
 // unmeasured is for loads that nothing is measured of but the answers.
 func unmeasured() (func() error, error) { return func() error { return nil }, nil }
 
-// create makes keys until there are n. It goes in steps, so that no signature
-// is too old when it is its turn.
+// create makes keys until there are n.
 func (b *bench) create(ctx context.Context, n int) error {
-	const step = 1000
 	call, err := kmsCall("CreateKey", struct{}{})
 	if err != nil {
 		return err
 	}
-	for len(b.keys) < n {
-		b.progress("making keys: %d of %d", len(b.keys), n)
-		l := benchLoad{Calls: []benchCall{call}, Connections: b.options.connections, Requests: min(step, n-len(b.keys))}
-		if _, err := b.load(ctx, l, unmeasured); err != nil {
-			return err
-		}
-		if err := b.listKeys(ctx); err != nil {
+	missing := n - len(b.keys)
+	err = b.inSteps(max(missing, 0), "keys made", func(from, to int) error {
+		_, err := b.load(ctx, benchLoad{Calls: []benchCall{call}, Connections: b.options.connections, Requests: to - from}, unmeasured)
+		return err
+	})
+	return errors.Join(err, b.listKeys(ctx))
+}
+
+// inSteps does something n times, in steps that are short enough for no
+// signature to be too old when it is its turn, and for the requests to weigh
+// nothing beside what they are sent to.
+func (b *bench) inSteps(n int, what string, do func(from, to int) error) error {
+	const step = 1000
+	for from := 0; from < n; from += step {
+		b.progress("%s: %d of %d", what, from, n)
+		if err := do(from, min(from+step, n)); err != nil {
 			return err
 		}
 	}
@@ -298,13 +305,15 @@ func (b *bench) memory(ctx context.Context, _ []namedLoad) error {
 		return nil
 	}
 	keys := b.keys[:min(len(b.keys), touchedKeys)]
-	b.progress("using %d keys", len(keys))
-	calls, err := callsOn(keys, encryptCall)
-	if err != nil {
+	err := b.inSteps(len(keys), "keys used", func(from, to int) error {
+		calls, err := callsOn(keys[from:to], encryptCall)
+		if err != nil {
+			return err
+		}
+		_, err = b.load(ctx, benchLoad{Calls: calls, Connections: b.options.connections, Requests: len(calls)}, unmeasured)
 		return err
-	}
-	l := benchLoad{Calls: calls, Connections: b.options.connections, Requests: len(calls)}
-	if _, err := b.load(ctx, l, unmeasured); err != nil {
+	})
+	if err != nil {
 		return err
 	}
 	var m runtime.MemStats
