@@ -66,6 +66,9 @@ func TestPostgresAway(t *testing.T) {
 		clients.Wait()
 		away.wantWorks(t)
 	}
+	// A change whose commit got no answer has its record in the outbox until the
+	// gateway finds it there.
+	i.awaitTakenUp(t)
 	if code := i.stop(); code != 0 {
 		t.Errorf("exit code %d after SIGTERM, want 0\n%s", code, i.stderr)
 	}
