@@ -74,7 +74,7 @@ func (c *cli) refused(t testing.TB, command, code, message string, arguments ...
 	if r.code != 255 && r.code != 254 {
 		t.Errorf("%s: exit code %d, want 255 or 254\n%s%s", command, r.code, r.stdout, r.stderr)
 	}
-	pattern := regexp.MustCompile(`An error occurred \(` + code + `\) when calling the \w+ operation: ` + regexp.QuoteMeta(message))
+	pattern := regexp.MustCompile(`An error occurred \(` + code + `\) when calling the \w+ operation(?: \(reached max retries: \d+\))?: ` + regexp.QuoteMeta(message))
 	if !pattern.MatchString(r.stderr) {
 		t.Errorf("%s says %q, want %s: %s", command, r.stderr, code, message)
 	}
