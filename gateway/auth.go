@@ -45,7 +45,7 @@ func (c *call) authenticate(r *http.Request) error {
 	if err := signature.Verify(signingKey); err != nil {
 		return c.signatureError(err)
 	}
-	c.region = signature.Region
+	c.region = c.gateway.regionName(signature.Region)
 	c.caller = identity.Root(key.Account, key.ID)
 	c.event.Identity, c.event.Region = rootIdentity(key.Account, key.ID), c.region
 	c.event.RecipientAccount = key.Account

@@ -167,6 +167,13 @@ func (g *Gateway) serves(region string) bool {
 	return slices.ContainsFunc(g.regions, func(r Region) bool { return r.Name == region })
 }
 
+// regionName is the name of a region that is served, in memory of the gateway's:
+// what is kept under it, such as cached keys, keeps nothing of a request alive.
+func (g *Gateway) regionName(region string) string {
+	i := slices.IndexFunc(g.regions, func(r Region) bool { return r.Name == region })
+	return g.regions[i].Name
+}
+
 // defaultStore is the key store of a region that is served.
 func (g *Gateway) defaultStore(region string) string {
 	i := slices.IndexFunc(g.regions, func(r Region) bool { return r.Name == region })

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"log/slog"
+	"maps"
 	"mime"
 	"net"
 	"net/http"
@@ -92,8 +94,9 @@ func (g *Gateway) serveAPI(w http.ResponseWriter, r *http.Request) {
 	c.answer(w, status, body)
 	took := g.clock().Sub(c.now)
 	g.metrics.answered(c.op, code, took)
-	g.logger.Info("request", "request_id", c.requestID, "operation", c.event.Name, "code", code, "account", c.caller.Account,
-		"access_key", c.event.Identity.AccessKeyID, "source_ip", c.event.SourceIP, "took_us", took.Microseconds(), "detail", c.detail)
+	g.logger.LogAttrs(ctx, slog.LevelInfo, "request", slog.String("request_id", c.requestID), slog.String("operation", c.event.Name),
+		slog.String("code", code), slog.String("account", c.caller.Account), slog.String("access_key", c.event.Identity.AccessKeyID),
+		slog.String("source_ip", c.event.SourceIP), slog.Int64("took_us", took.Microseconds()), slog.String("detail", c.detail))
 }
 
 // serve keeps requests within the in-flight limit, and a panic within its
@@ -217,6 +220,11 @@ func targetOf(r *http.Request) string {
 
 func (c *call) protocol() protocol { return protocols[c.service] }
 
+// noStore keeps answers out of caches.
+var noStore = http.Header{
+	"Cache-Control": {"no-cache, no-store, must-revalidate, private"}, "Expires": {"0"}, "Pragma": {"no-cache"},
+}
+
 // answer writes the response. The headers are those of KMS.
 func (c *call) answer(w http.ResponseWriter, status int, body []byte) {
 	h := w.Header()
@@ -227,10 +235,8 @@ func (c *call) answer(w http.ResponseWriter, status int, body []byte) {
 		h.Set("Content-Type", c.protocol().contentType)
 	}
 	h["x-amzn-RequestId"] = []string{c.requestID}
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	h.Set("Cache-Control", "no-cache, no-store, must-revalidate, private")
-	h.Set("Expires", "0")
-	h.Set("Pragma", "no-cache")
+	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	maps.Copy(h, noStore)
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // the client may be gone; the request is recorded all the same
 }
