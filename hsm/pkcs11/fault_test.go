@@ -191,6 +191,11 @@ func TestReturnCodes(t *testing.T) {
 		{softhsm.UnwrapKey, pkcs11.CKR_DEVICE_ERROR, 1, hsm.ErrUnavailable},
 		{softhsm.Sign, pkcs11.CKR_SESSION_CLOSED, 1, nil},
 	} {
+		eventually(t, "the repair of the case before has ended", func() bool {
+			e.repair.mu.Lock()
+			defer e.repair.mu.Unlock()
+			return e.repair.running == nil
+		})
 		e.handles.reset()
 		shim.Fail(c.function, c.code, c.times)
 		_, err := e.Encrypt(t.Context(), client, k, []byte("x"), nil)
