@@ -1,0 +1,295 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/google/uuid"
+	"go.uber.org/goleak"
+
+	"kmsgate/gateway/kmsapi"
+	"kmsgate/hsm"
+	"kmsgate/hsm/pkcs11"
+	"kmsgate/metadata"
+	"kmsgate/metadata/audit"
+	"kmsgate/metadata/metadatatest"
+	"kmsgate/softhsm"
+)
+
+// SoftHSM is one per process: the tests with a fixture do not run in parallel.
+
+const (
+	testRegion = "us-east-1"
+	testStore  = "default"
+	account1   = "111122223333"
+	account2   = "444455556666"
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if err := metadatatest.Stop(); err != nil {
+		fmt.Fprintln(os.Stderr, "stop the server for tests:", err)
+		code = 1
+	}
+	if err := goleak.Find(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// A fixture is a gateway on a token and a database of its own, behind HTTP.
+type fixture struct {
+	*Gateway
+	engine *pkcs11.Engine
+	server *httptest.Server
+	keys   map[string]aws.Credentials // of the roots of both accounts
+	log    *log
+	// skew is what the instance's clock is ahead of the machine's.
+	skew atomic.Int64
+	// stopped is the time at which the gateway's clock stands.
+	stopped time.Time
+}
+
+// log is what was logged. Safe for concurrent use.
+type log struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// newFixture makes a gateway; configure may change its configuration, nil leaves it.
+func newFixture(t *testing.T, configure func(*Config)) *fixture {
+	t.Helper()
+	f := &fixture{engine: newEngine(t), log: new(log), keys: map[string]aws.Credentials{}, stopped: time.Now()}
+	c := Config{
+		Regions: []Region{{Name: testRegion, Store: testStore}}, Tokens: map[string]hsm.Token{testStore: f.engine},
+		Store:  metadatatest.NewDatabase(t).Open(t, func(c *metadata.Config) { c.Clock = f.now }),
+		Logger: slog.New(slog.NewTextHandler(f.log, nil)), Clock: f.now,
+	}
+	if configure != nil {
+		configure(&c)
+	}
+	var err error
+	if f.Gateway, err = New(c); err != nil {
+		t.Fatal(err)
+	}
+	for _, account := range []string{account1, account2} {
+		f.addAccount(t, account)
+	}
+	f.server = httptest.NewServer(f.Handler())
+	t.Cleanup(f.server.Close)
+	return f
+}
+
+func (f *fixture) now() time.Time { return time.Now().Add(time.Duration(f.skew.Load())) }
+
+// standstill is a clock that always tells the same time.
+func (f *fixture) standstill() time.Time { return f.stopped }
+
+// newEngine opens a token of the test's own with its service keys. It is closed
+// with the test.
+func newEngine(t *testing.T) *pkcs11.Engine {
+	t.Helper()
+	token, err := softhsm.Provision(t.TempDir(), "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	engine, err := pkcs11.Open(t.Context(), pkcs11.Config{Module: token.Module, Label: token.Label, PIN: pkcs11.PINFile(token.PINFile)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := engine.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	var keys []hsm.ServiceKey
+	for _, kind := range hsm.ServiceKeyKinds {
+		id := make([]byte, 16)
+		_, _ = rand.Read(id) // never fails (crypto/rand, since Go 1.24)
+		keys = append(keys, hsm.ServiceKey{Store: testStore, Kind: kind, Generation: 1, ID: id})
+	}
+	if _, err := engine.CreateServiceKeys(t.Context(), keys); err != nil {
+		t.Fatal(err)
+	}
+	return engine
+}
+
+// addAccount makes an account and an access key of its root.
+func (f *fixture) addAccount(t *testing.T, account string) {
+	t.Helper()
+	now := f.now()
+	key, secret, err := NewRootAccessKey(t.Context(), f.engine, testStore, account, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	event := audit.Event{
+		Identity: audit.UserIdentity{Type: audit.Unknown}, Time: now, Source: "kms.amazonaws.com", Name: "CreateAccount",
+		Region: testRegion, SourceIP: "127.0.0.1", EventID: uuid.NewString(), Type: audit.ServiceEvent, RecipientAccount: account,
+	}
+	err = f.store.Change(t.Context(), f.store.View(), func(tx *metadata.Tx) ([]byte, error) {
+		if err := tx.InsertAccount(t.Context(), metadata.Account{ID: account, CreatedAt: now}); err != nil {
+			return nil, err
+		}
+		return event.AppendJSON(nil), tx.InsertAccessKey(t.Context(), key)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.keys[account] = aws.Credentials{AccessKeyID: key.ID, SecretAccessKey: string(secret)}
+}
+
+// handle adds an operation that only the test has. It acts on nothing, so that
+// everybody may call it.
+func (f *fixture) handle(name string, check func(*call) (work[kmsapi.Empty], error)) {
+	f.routes[route{serviceKMS, name}] = &operation{
+		service: serviceKMS, name: name, bucket: bucket(name),
+		typed: do(nil, func(c *call, _ *kmsapi.Empty) (work[kmsapi.Empty], error) { return check(c) }),
+	}
+}
+
+// An answer is an HTTP response as it came.
+type answer struct {
+	status          int
+	code, requestID string
+	body            string
+}
+
+// call sends a request that an account's root has signed. Any goroutine may.
+func (f *fixture) call(ctx context.Context, account, operation, body string) (answer, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, f.server.URL+"/", strings.NewReader(body))
+	if err != nil {
+		return answer{}, err
+	}
+	r.Header.Set("Content-Type", jsonMedia)
+	r.Header.Set("X-Amz-Target", targetPrefix+operation)
+	hash := sha256.Sum256([]byte(body))
+	if err := v4.NewSigner().SignHTTP(ctx, f.keys[account], r, hex.EncodeToString(hash[:]), "kms", testRegion, f.now()); err != nil {
+		return answer{}, err
+	}
+	return f.send(r)
+}
+
+func (f *fixture) send(r *http.Request) (answer, error) {
+	response, err := f.server.Client().Do(r)
+	if err != nil {
+		return answer{}, err
+	}
+	defer response.Body.Close() //nolint:errcheck // nothing is written
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return answer{}, err
+	}
+	a := answer{status: response.StatusCode, requestID: response.Header.Get("x-amzn-RequestId"), body: string(body)}
+	var failed struct {
+		Type string `json:"__type"`
+	}
+	if response.StatusCode != http.StatusOK {
+		err = json.Unmarshal(body, &failed)
+	}
+	a.code = failed.Type
+	return a, err
+}
+
+// want calls an operation of the test's and checks how it ends; no code is success.
+func (f *fixture) want(t *testing.T, account, operation string, status int, code kmsapi.Code) answer {
+	t.Helper()
+	a, err := f.call(t.Context(), account, operation, "{}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.status != status || a.code != string(code) {
+		t.Errorf("%s by %s: %d %s, want %d %s", operation, account, a.status, a.body, status, code)
+	}
+	return a
+}
+
+// wantIdle checks that every place within a limit was given back.
+func (f *fixture) wantIdle(t *testing.T) {
+	t.Helper()
+	if reading, inFlight := len(f.reading), len(f.inFlight); reading != 0 || inFlight != 0 {
+		t.Errorf("%d requests are being read and %d worked on, want none", reading, inFlight)
+	}
+}
+
+// An event is what the tests look at in an audit record.
+type event struct {
+	EventName, EventType, ErrorCode, ErrorMessage, RequestID, RecipientAccountID string
+	UserIdentity                                                                 struct{ AccountID, AccessKeyID string }
+	AdditionalEventData                                                          struct {
+		Count  int64
+		Second time.Time
+	}
+}
+
+// events is the whole audit log, with what is on its way there.
+func (f *fixture) events(t *testing.T) []event {
+	t.Helper()
+	log := f.store.AuditLog()
+	// The outbox first: a record that moves meanwhile is read twice, not missed.
+	waiting, err := log.Outbox(t.Context(), 10_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	records, _, err := log.Last(t.Context(), 10_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var events []event
+	seen := map[string]bool{}
+	for _, r := range append(waiting, records...) {
+		var e event
+		if err := json.Unmarshal(r.Event, &e); err != nil {
+			t.Fatalf("audit record %s: %v", r.Event, err)
+		}
+		if !seen[string(r.Event)] {
+			events = append(events, e)
+		}
+		seen[string(r.Event)] = true
+	}
+	return events
+}
+
+// wantRecord checks that a request has exactly one record, with an error code;
+// empty for none.
+func (f *fixture) wantRecord(t *testing.T, a answer, code kmsapi.Code) {
+	t.Helper()
+	var codes []string
+	for _, e := range f.events(t) {
+		if e.RequestID == a.requestID {
+			codes = append(codes, e.ErrorCode)
+		}
+	}
+	if len(codes) != 1 || codes[0] != string(code) {
+		t.Errorf("request %s has records with the codes %q, want one with %q", a.requestID, codes, code)
+	}
+}
