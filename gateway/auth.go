@@ -27,14 +27,14 @@ func (c *call) authenticate(r *http.Request) error {
 		return c.signatureError(err)
 	}
 	c.event.Identity = audit.UserIdentity{Type: audit.Unknown, AccessKeyID: signature.AccessKeyID}
-	if err := signature.CheckScope(c.now, c.gateway.serves, string(c.op.service)); err != nil {
+	if err := signature.CheckScope(c.now, c.gateway.serves, string(c.service)); err != nil {
 		return c.signatureError(err)
 	}
 	key, err := c.accessKey(signature)
 	if err != nil {
 		return err
 	}
-	if err := c.readBody(r, maxBodyBytes); err != nil {
+	if err := c.readBody(r, protocols[c.service].maxBody); err != nil {
 		return err
 	}
 	signature.SetBody(c.body)
@@ -86,8 +86,9 @@ func (c *call) readBody(r *http.Request, limit int) error {
 	}
 	c.body = make([]byte, 0, min(max(int(r.ContentLength), 0), firstBodyBytes)+1)
 	for {
-		if len(c.body) == cap(c.body) {
-			c.growBody()
+		if len(c.body) == cap(c.body) && !c.growBody() {
+			c.shed = true
+			return kmsapi.Throttled()
 		}
 		n, err := r.Body.Read(c.body[len(c.body):cap(c.body)])
 		c.body = c.body[:len(c.body)+n]
@@ -105,12 +106,24 @@ func (c *call) readBody(r *http.Request, limit int) error {
 // firstBodyBytes is the room that a body gets before any of it has come.
 const firstBodyBytes = 16 << 10
 
-// growBody doubles the room for the body and clears the old one.
-func (c *call) growBody() {
+// maxBodiesBytes bounds what all requests at once hold of bodies beyond their
+// first room.
+const maxBodiesBytes = 64 << 20
+
+// growBody doubles the room for the body and clears the old one; it does not if
+// all bodies together take too much.
+func (c *call) growBody() bool {
+	more := int64(cap(c.body))
+	if c.gateway.bodies.Add(more) > maxBodiesBytes {
+		c.gateway.bodies.Add(-more)
+		return false
+	}
+	c.room += more
 	larger := make([]byte, len(c.body), 2*cap(c.body))
 	copy(larger, c.body)
 	clear(c.body)
 	c.body = larger
+	return true
 }
 
 // signatureError is a refusal of the verifier as the caller hears it. What more
@@ -143,7 +156,7 @@ type signingKeys struct {
 	keys map[signingScope]signingKey // guarded by mu
 }
 
-type signingScope struct{ accessKey, date, region, service string }
+type signingScope struct{ account, accessKey, date, region, service string }
 
 type signingKey struct {
 	sealed [sha256.Size]byte // of the sealed secret it was derived from
@@ -168,7 +181,7 @@ func (s *signingKeys) put(scope signingScope, k signingKey) {
 
 // signingKey derives the key that the request must have been signed with.
 func (c *call) signingKey(key *metadata.AccessKey, s *sigv4.Signature) ([sha256.Size]byte, error) {
-	scope := signingScope{key.ID, s.Date, s.Region, s.Service}
+	scope := signingScope{key.Account, key.ID, s.Date, s.Region, s.Service}
 	sealed := sha256.Sum256(key.SealedSecret)
 	if k, ok := c.gateway.signingKeys.get(scope); ok && k.sealed == sealed {
 		return k.key, nil

@@ -31,6 +31,8 @@ type call struct {
 	form    awsquery.Form // of a Query request
 	// body is the request's, once it is read; cleared when the call ends.
 	body []byte
+	// room is the bytes that the body takes of what all bodies may take.
+	room int64
 	// in is the request once it is decoded.
 	in any
 	// view is what the call has read of Postgres, with the versions it saw.

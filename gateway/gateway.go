@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -64,6 +65,7 @@ type Gateway struct {
 	readiness   readiness
 	reading     chan struct{} // requests whose caller is not known yet
 	inFlight    chan struct{} // requests that are worked on
+	bodies      atomic.Int64  // bytes of bodies beyond their first room
 	// Of a request's time, a part is kept for its record.
 	workTimeout, recordTimeout time.Duration
 	clock                      func() time.Time

@@ -60,7 +60,8 @@ func (g *Gateway) Handler() http.Handler {
 const readyTimeout = 3 * time.Second
 
 func (g *Gateway) serveReady(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
+	// The answer is others' too: a client that goes away does not end the check.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), readyTimeout)
 	defer cancel()
 	if err := g.readiness.ask(ctx, g.clock, g.Ready); err != nil {
 		g.logger.Warn("not ready", "error", err)
@@ -106,6 +107,8 @@ func (g *Gateway) serve(c *call, r *http.Request) (body []byte, wire *kmsapi.Err
 		if p := recover(); p != nil {
 			g.logger.Error("panic", "request_id", c.requestID, "operation", c.event.Name, "type", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
 			body, wire = nil, kmsapi.Internal()
+			c.disown()
+			c.resources = nil
 			if err := c.record(wire); err != nil {
 				g.logger.Error("panic not recorded", "request_id", c.requestID, "error", err)
 			}
@@ -162,45 +165,53 @@ func routesOf(served []operation, refused []refusal) map[route]*operation {
 	return routes
 }
 
-// route finds the operation that a request names. For the Query protocol the
-// name is in the body, which is read for it, within its bounds.
+// route finds the operation that a request's headers name. A form names its own
+// in the body, which nobody reads before its sender is known.
 func (c *call) route(r *http.Request) error {
 	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil {
 		media = ""
 	}
-	var named route
 	switch {
 	case media == jsonMedia && r.Method == http.MethodPost:
 		name, ok := strings.CutPrefix(targetOf(r), targetPrefix)
 		if !ok {
 			return kmsapi.UnknownOperation()
 		}
-		named = route{serviceKMS, name}
-	case media == formMedia && r.Method == http.MethodPost, r.Method == http.MethodGet && r.URL.RawQuery != "":
-		c.service = serviceSTS
-		c.event.Source = serviceSTS.eventSource()
-		if err := c.readBody(r, awsquery.MaxBytes); err != nil {
-			return err
-		}
-		text := string(c.body)
-		if r.Method == http.MethodGet {
-			text = r.URL.RawQuery
-		}
-		form, err := awsquery.Parse(text)
-		if err != nil {
-			return err
-		}
-		if c.form, named = form, (route{serviceSTS, form.Action}); form.Version != stsVersion {
-			return awsquery.UnknownAction(form)
-		}
+		return c.take(route{serviceKMS, name})
+	case media == formMedia && r.Method == http.MethodPost:
+		c.speak(serviceSTS)
+		return nil
+	case r.Method == http.MethodGet && r.URL.RawQuery != "":
+		c.speak(serviceSTS)
+		return c.routeForm(r.URL.RawQuery)
 	case r.Method == http.MethodPost && targetOf(r) != "":
 		c.foreign = &unknownMedia
-		return kmsapi.UnknownOperation()
 	default:
 		c.foreign = &notOurs
-		return kmsapi.UnknownOperation()
 	}
+	return kmsapi.UnknownOperation()
+}
+
+// speak answers in a service's protocol from here on.
+func (c *call) speak(s service) {
+	c.service, c.event.Source = s, s.eventSource()
+}
+
+// routeForm finds the operation that a form names.
+func (c *call) routeForm(text string) error {
+	form, err := awsquery.Parse(text)
+	if err != nil {
+		return err
+	}
+	if c.form = form; form.Version != stsVersion {
+		return awsquery.UnknownAction(form)
+	}
+	return c.take(route{serviceSTS, form.Action})
+}
+
+// take makes the call one of the operation.
+func (c *call) take(named route) error {
 	if c.op = c.gateway.routes[named]; c.op == nil {
 		return c.protocol().unknown(c)
 	}

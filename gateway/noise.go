@@ -28,6 +28,8 @@ type noise struct {
 	limiter *rate.Limiter
 	mu      sync.Mutex
 	counts  map[noiseKind]int64 // guarded by mu
+
+	pending []metadata.Record // of the goroutine that flushes
 }
 
 // noiseKind is what refusals are counted by.
@@ -66,17 +68,24 @@ func (n *noise) count(c *call, outcome *kmsapi.Error) {
 	n.counts[k]++
 }
 
-// flush records the counts of the seconds that are over. Counts that cannot be
-// recorded now are kept for the next time.
+// flushRecords is how many counts are recorded at once.
+const flushRecords = 500
+
+// flush records the counts of the seconds that are over. What cannot be recorded
+// now is sent again the next time, as it is: a record that got into the log
+// without our hearing of it is known by its event id. One goroutine at a time.
 func (n *noise) flush(ctx context.Context, store *metadata.Store, now time.Time) error {
-	taken := n.take(now)
-	records := make([]metadata.Record, 0, len(taken))
-	for k, count := range taken {
-		records = append(records, metadata.Record{Event: k.event(count).AppendJSON(nil)})
+	if len(n.pending) == 0 {
+		for k, count := range n.take(now) {
+			n.pending = append(n.pending, metadata.Record{Event: k.event(count).AppendJSON(nil)})
+		}
 	}
-	if err := store.Record(ctx, nil, records...); err != nil {
-		n.giveBack(taken)
-		return err
+	for len(n.pending) > 0 {
+		some := n.pending[:min(len(n.pending), flushRecords)]
+		if err := store.Record(ctx, nil, some...); err != nil {
+			return err
+		}
+		n.pending = n.pending[len(some):]
 	}
 	return nil
 }
@@ -107,12 +116,4 @@ func (n *noise) take(now time.Time) map[noiseKind]int64 {
 		}
 	}
 	return taken
-}
-
-func (n *noise) giveBack(taken map[noiseKind]int64) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for k, count := range taken {
-		n.counts[k] += count
-	}
 }

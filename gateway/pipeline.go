@@ -68,6 +68,7 @@ func (c *call) walk(r *http.Request) ([]byte, *kmsapi.Error) {
 func (c *call) end() {
 	clear(c.body)
 	wipe(c.in)
+	c.gateway.bodies.Add(-c.room)
 	c.leave()
 }
 
@@ -121,6 +122,11 @@ func (c *call) receive(r *http.Request) error {
 	}
 	if err := c.authenticate(r); err != nil {
 		return err
+	}
+	if c.op == nil { // its name is in the body
+		if err := c.routeForm(string(c.body)); err != nil {
+			return err
+		}
 	}
 	if !c.enter(c.gateway.inFlight) {
 		c.shed = true

@@ -11,6 +11,7 @@ import (
 // protocol is how a service speaks.
 type protocol struct {
 	contentType string
+	maxBody     int // bytes
 	decode      func(c *call, in any) *kmsapi.Error
 	encode      func(c *call, out any) ([]byte, error)
 	encodeError func(c *call, e *kmsapi.Error) (status int, body []byte)
@@ -27,8 +28,8 @@ const stsVersion = "2011-06-15"
 // protocols of the services: AWS JSON 1.1 for KMS, AWS Query for STS.
 var protocols = map[service]protocol{
 	serviceKMS: {
-		contentType: "application/x-amz-json-1.1",
-		decode:      func(c *call, in any) *kmsapi.Error { return awsjson.Decode(c.body, in) },
+		contentType: "application/x-amz-json-1.1", maxBody: maxBodyBytes,
+		decode: func(c *call, in any) *kmsapi.Error { return awsjson.Decode(c.body, in) },
 		encode: func(_ *call, out any) ([]byte, error) {
 			if out == nil {
 				return nil, nil
@@ -39,8 +40,8 @@ var protocols = map[service]protocol{
 		unknown:     func(*call) *kmsapi.Error { return kmsapi.UnknownOperation() },
 	},
 	serviceSTS: {
-		contentType: "text/xml",
-		decode:      func(c *call, in any) *kmsapi.Error { return c.form.Decode(in) },
+		contentType: "text/xml", maxBody: awsquery.MaxBytes,
+		decode: func(c *call, in any) *kmsapi.Error { return c.form.Decode(in) },
 		encode: func(c *call, out any) ([]byte, error) {
 			return awsquery.Encode(c.op.name, stsNamespace, c.requestID, out)
 		},

@@ -177,6 +177,9 @@ type ServiceKey struct {
 type LoginMarks interface {
 	// LoginRefused tells whether a mark stands for the token.
 	LoginRefused(ctx context.Context, tokenSerial string) (bool, error)
+	// Exclusively runs fn while no other process runs it under the same name: of
+	// several that start with a wrong PIN, only the first tries it.
+	Exclusively(ctx context.Context, name string, fn func(context.Context) error) error
 	// MarkLoginRefused sets the mark; only kmsgate hsm login clears it.
 	MarkLoginRefused(ctx context.Context, tokenSerial string) error
 }

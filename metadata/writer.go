@@ -127,6 +127,9 @@ func (w *writer) record(ctx context.Context, seen []accountVersion, records ...R
 		if len(r.Event) > audit.MaxRecordBytes {
 			return fmt.Errorf("audit record of %d bytes, more than %d", len(r.Event), audit.MaxRecordBytes)
 		}
+		if it.size()+len(r.Event) > audit.MaxBatchBytes/2 {
+			return fmt.Errorf("%d audit records at once are more than %d bytes", len(records), audit.MaxBatchBytes/2)
+		}
 		it.records, it.uses = append(it.records, r.Event), append(it.uses, r.Uses...)
 	}
 	if err := w.queue.add(it); err != nil {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"regexp"
+	"time"
 )
 
 // configError is a key of the configuration with a value that cannot work.
@@ -36,6 +37,9 @@ var storePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,63}$`)
 
 // leastConnections is what the gateway's own work needs.
 const leastConnections = 4
+
+// leastTimeout leaves a request time for its work and for its record.
+const leastTimeout = time.Second
 
 // check refuses what cannot work, naming the key.
 func (c *config) check() error {
@@ -71,7 +75,10 @@ func (c *config) rules() []rule {
 		{len(c.Modules) == 0, "modules", "is missing: at least one PKCS#11 library"},
 		{len(c.Regions) == 0, "regions", "is missing: at least one"},
 		{c.MaxInFlight < 0, "max_in_flight", "cannot be negative"},
-		{c.RequestTimeout < 0, "request_timeout", "cannot be negative"},
+		{
+			c.RequestTimeout != 0 && (c.RequestTimeout < leastTimeout || c.RequestTimeout > drainTimeout), "request_timeout",
+			fmt.Sprintf("must be %s to %s", leastTimeout, drainTimeout),
+		},
 		{level.UnmarshalText([]byte(c.Log)) != nil, "log", "must be debug, info, warn or error"},
 	}
 }

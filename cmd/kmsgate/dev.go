@@ -118,7 +118,10 @@ func (p *program) devOn(ctx context.Context, o devOptions, server *pgserver.Serv
 	if err != nil && !errors.Is(err, metadata.ErrExists) {
 		return err
 	}
-	c := o.config(server.URL(devDatabase))
+	c, err := o.config(server.URL(devDatabase))
+	if err != nil {
+		return err
+	}
 	if err := metadata.Migrate(ctx, c.Database.URL); err != nil {
 		return err
 	}
@@ -141,29 +144,33 @@ func (p *program) devOn(ctx context.Context, o devOptions, server *pgserver.Serv
 }
 
 // config is all of the configuration but the token.
-func (o *devOptions) config(databaseURL string) *config {
+func (o *devOptions) config(databaseURL string) (*config, error) {
+	regions, err := o.regions()
 	off := false
 	return &config{
 		Listen: o.listen, AdminListen: "127.0.0.1:0", Instance: "dev", Throttling: &off,
-		Database: databaseConfig{URL: databaseURL}, Regions: o.regions(),
-	}
+		Database: databaseConfig{URL: databaseURL}, Regions: regions,
+	}, err
 }
 
 // regions are the region that was asked for and, after it, those of earlier
 // starts: what is sealed in their stores, such as the secrets of access keys,
 // stays in use.
-func (o *devOptions) regions() []regionConfig {
+func (o *devOptions) regions() ([]regionConfig, error) {
 	regions := []regionConfig{{Name: o.region, Store: "default-" + o.region, Token: devToken}}
 	before, err := readConfig(o.configFile())
-	if err != nil { // the first start
-		return regions
+	if errors.Is(err, os.ErrNotExist) { // the first start
+		return regions, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w; it tells the regions of earlier starts: mend it, or remove it if there was only this one", err)
 	}
 	for _, r := range before.Regions {
 		if r.Name != o.region {
 			regions = append(regions, r)
 		}
 	}
-	return regions
+	return regions, nil
 }
 
 // devToken makes the token, or finds it, and adds it to the configuration. A

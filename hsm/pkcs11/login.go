@@ -63,16 +63,28 @@ func (e *Engine) login(ctx context.Context, session handle, info pkcs11.TokenInf
 		return fmt.Errorf("token PIN: %w", err)
 	}
 	defer clear(pin)
-	if !e.proven.holds(pin) {
-		if err := e.mayTry(ctx, info); err != nil {
-			return err
-		}
-	}
-	err = e.tryPIN(ctx, session, pin, info)
-	if err == nil {
+	if err = e.tryInTurn(ctx, session, pin, info); err == nil {
 		e.proven.mac = e.proven.sum(pin)
 	}
 	return err
+}
+
+// tryInTurn tries a PIN: one that has worked here at once, any other only where
+// that is safe, and while nobody else tries one on the same token.
+func (e *Engine) tryInTurn(ctx context.Context, session handle, pin []byte, info pkcs11.TokenInfo) error {
+	if e.proven.holds(pin) {
+		return e.tryPIN(ctx, session, pin, info)
+	}
+	try := func(ctx context.Context) error {
+		if err := e.mayTry(ctx, info); err != nil {
+			return err
+		}
+		return e.tryPIN(ctx, session, pin, info)
+	}
+	if e.cfg.Marks == nil {
+		return try(ctx)
+	}
+	return e.cfg.Marks.Exclusively(ctx, "login to token "+info.SerialNumber, try)
 }
 
 // mayTry refuses where one more wrong PIN could lock the token. It fails

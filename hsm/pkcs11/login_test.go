@@ -17,6 +17,7 @@ import (
 
 // marks are the login marks of one instance, in memory.
 type marks struct {
+	turn   sync.Mutex
 	mu     sync.Mutex
 	set    map[string]bool
 	broken bool
@@ -29,6 +30,12 @@ func (m *marks) LoginRefused(_ context.Context, serial string) (bool, error) {
 		return false, errors.New("database away")
 	}
 	return m.set[serial], nil
+}
+
+func (m *marks) Exclusively(ctx context.Context, _ string, fn func(context.Context) error) error {
+	m.turn.Lock()
+	defer m.turn.Unlock()
+	return fn(ctx)
 }
 
 func (m *marks) MarkLoginRefused(_ context.Context, serial string) error {

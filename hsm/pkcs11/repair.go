@@ -178,6 +178,10 @@ func (e *Engine) probe() error {
 		if lost {
 			return err
 		}
+		if c := classOf(err, false); c == classCapacity || c == classBusy {
+			s.stop()
+			return nil // it has no room for us, but it is there
+		}
 		if err != nil {
 			s.stop()
 			return err
