@@ -147,25 +147,41 @@ func newEngine(t *testing.T) *pkcs11.Engine {
 // addAccount makes an account and an access key of its root.
 func (f *fixture) addAccount(t *testing.T, account string) {
 	t.Helper()
-	now := f.now()
-	key, secret, err := NewRootAccessKey(t.Context(), f.engine, testStore, account, now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	event := audit.Event{
-		Identity: audit.UserIdentity{Type: audit.Unknown}, Time: now, Source: "kms.amazonaws.com", Name: "CreateAccount",
-		Region: testRegion, SourceIP: "127.0.0.1", EventID: uuid.NewString(), Type: audit.ServiceEvent, RecipientAccount: account,
-	}
-	err = f.store.Change(t.Context(), f.store.View(), func(tx *metadata.Tx) ([]byte, error) {
-		if err := tx.InsertAccount(t.Context(), metadata.Account{ID: account, CreatedAt: now}); err != nil {
-			return nil, err
-		}
-		return event.AppendJSON(nil), tx.InsertAccessKey(t.Context(), key)
+	key, err := f.addKey(t.Context(), account, func(tx *metadata.Tx) error {
+		return tx.InsertAccount(t.Context(), metadata.Account{ID: account, CreatedAt: f.now()})
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.keys[account] = aws.Credentials{AccessKeyID: key.ID, SecretAccessKey: string(secret)}
+	f.keys[account] = key
+}
+
+// move changes something of an account and lets all leases run out, so that what
+// others have read of it is stale.
+func (f *fixture) move(ctx context.Context, account string) error {
+	_, err := f.addKey(ctx, account, func(*metadata.Tx) error { return nil })
+	f.skew.Add(int64(time.Minute))
+	return err
+}
+
+// addKey makes an access key of an account's root, after what else is done first.
+func (f *fixture) addKey(ctx context.Context, account string, first func(*metadata.Tx) error) (aws.Credentials, error) {
+	now := f.now()
+	key, secret, err := NewRootAccessKey(ctx, f.engine, testStore, account, now)
+	if err != nil {
+		return aws.Credentials{}, err
+	}
+	event := audit.Event{
+		Identity: audit.UserIdentity{Type: audit.Unknown}, Time: now, Source: "kms.amazonaws.com", Name: "CreateAccessKey",
+		Region: testRegion, SourceIP: "127.0.0.1", EventID: uuid.NewString(), Type: audit.ServiceEvent, RecipientAccount: account,
+	}
+	err = f.store.Change(ctx, nil, func(tx *metadata.Tx) ([]byte, error) {
+		if err := first(tx); err != nil {
+			return nil, err
+		}
+		return event.AppendJSON(nil), tx.InsertAccessKey(ctx, key)
+	})
+	return aws.Credentials{AccessKeyID: key.ID, SecretAccessKey: string(secret)}, err
 }
 
 // handle adds an operation that only the test has. It acts on nothing, so that
@@ -233,9 +249,12 @@ func (f *fixture) want(t *testing.T, account, operation string, status int, code
 	return a
 }
 
-// wantIdle checks that every place within a limit was given back.
+// wantIdle checks that every place within a limit was given back, and all room.
 func (f *fixture) wantIdle(t *testing.T) {
 	t.Helper()
+	if room := f.bodies.Load(); room != 0 {
+		t.Errorf("bodies take %d bytes, want none", room)
+	}
 	if reading, inFlight := len(f.reading), len(f.inFlight); reading != 0 || inFlight != 0 {
 		t.Errorf("%d requests are being read and %d worked on, want none", reading, inFlight)
 	}

@@ -75,9 +75,15 @@ func TestPanicsStayWithinTheirRequest(t *testing.T) {
 	f.handle("PanicInCommit", func(*call) (work[kmsapi.Empty], error) {
 		return work[kmsapi.Empty]{commit: func(context.Context, *metadata.Tx) (*kmsapi.Empty, error) { panic([]byte(secret)) }}, nil
 	})
+	f.handle("PanicAfterChange", func(c *call) (work[kmsapi.Empty], error) {
+		if err := f.move(c.ctx, account1); err != nil {
+			t.Error(err)
+		}
+		panic(secret)
+	})
 	f.handle("Fine", nothing)
 	for range 10 { // more than there are connections to the database
-		for _, operation := range []string{"PanicInCheck", "PanicInWork", "PanicInCommit"} {
+		for _, operation := range []string{"PanicInCheck", "PanicInWork", "PanicInCommit", "PanicAfterChange"} {
 			a := f.want(t, account1, operation, http.StatusInternalServerError, kmsapi.KMSInternalException)
 			f.wantRecord(t, a, kmsapi.KMSInternalException)
 			f.wantIdle(t)
@@ -190,7 +196,7 @@ func TestInFlightLimit(t *testing.T) {
 }
 
 // TestChangesThatDoNotHold are changes that others always get in before, and one
-// of which nobody knows whether it holds.
+// of which nobody knows whether it holds. Only the first kind is decided anew.
 func TestChangesThatDoNotHold(t *testing.T) {
 	f := newFixture(t, nil)
 	for _, tc := range []struct {
@@ -205,8 +211,11 @@ func TestChangesThatDoNotHold(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			var runs atomic.Int64
 			f.handle(tc.name, func(*call) (work[kmsapi.Empty], error) {
-				return work[kmsapi.Empty]{commit: func(context.Context, *metadata.Tx) (*kmsapi.Empty, error) {
+				return work[kmsapi.Empty]{commit: func(ctx context.Context, _ *metadata.Tx) (*kmsapi.Empty, error) {
 					runs.Add(1)
+					if err := f.move(ctx, account1); err != nil {
+						t.Error(err)
+					}
 					return nil, fmt.Errorf("for this test: %w", tc.err)
 				}}, nil
 			})
