@@ -104,7 +104,7 @@ func (c *call) readBody(r *http.Request, limit int) error {
 }
 
 // firstBodyBytes is the room that a body gets before any of it has come.
-const firstBodyBytes = 16 << 10
+const firstBodyBytes = 4 << 10
 
 // maxBodiesBytes bounds what all requests at once hold of bodies beyond their
 // first room.

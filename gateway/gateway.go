@@ -147,7 +147,7 @@ func (g *Gateway) Ready(ctx context.Context) error {
 
 // maxReading bounds the requests whose signature and body are being read. A
 // client that stalls holds one of these places, never one of those for work.
-const maxReading = 2048
+const maxReading = 8192
 
 // maxClockSkew is how far the clock may be from the database's.
 const maxClockSkew = 2 * time.Second

@@ -210,6 +210,15 @@ func (c *call) routeForm(text string) error {
 	return c.take(route{serviceSTS, form.Action})
 }
 
+// name finds the operation of a form whose sender is known by now; the others
+// have theirs already.
+func (c *call) name() error {
+	if c.op != nil {
+		return nil
+	}
+	return c.routeForm(string(c.body))
+}
+
 // take makes the call one of the operation.
 func (c *call) take(named route) error {
 	if c.op = c.gateway.routes[named]; c.op == nil {

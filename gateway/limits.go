@@ -13,6 +13,9 @@ type bucket string
 // symmetricCrypto is the bucket that symmetric cryptographic operations share.
 const symmetricCrypto bucket = "symmetric cryptographic operations"
 
+// unknownOperations is the bucket of requests that name no operation.
+const unknownOperations bucket = "unknown operations"
+
 // otherRate is the rate of every bucket without a row.
 const otherRate = 5
 

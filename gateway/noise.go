@@ -75,11 +75,17 @@ const flushRecords = 500
 // now is sent again the next time, as it is: a record that got into the log
 // without our hearing of it is known by its event id. One goroutine at a time.
 func (n *noise) flush(ctx context.Context, store *metadata.Store, now time.Time) error {
-	if len(n.pending) == 0 {
-		for k, count := range n.take(now) {
-			n.pending = append(n.pending, metadata.Record{Event: k.event(count).AppendJSON(nil)})
-		}
+	if err := n.send(ctx, store); err != nil {
+		return err
 	}
+	for k, count := range n.take(now) {
+		n.pending = append(n.pending, metadata.Record{Event: k.event(count).AppendJSON(nil)})
+	}
+	return n.send(ctx, store)
+}
+
+// send records what is pending.
+func (n *noise) send(ctx context.Context, store *metadata.Store) error {
 	for len(n.pending) > 0 {
 		some := n.pending[:min(len(n.pending), flushRecords)]
 		if err := store.Record(ctx, nil, some...); err != nil {

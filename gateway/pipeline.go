@@ -25,8 +25,8 @@ const attempts = 5
 // like a success; if the record cannot be made durable, there is no answer but
 // KMSInternalException.
 func (c *call) walk(r *http.Request) ([]byte, *kmsapi.Error) {
-	received := c.receive(r)
 	defer c.end()
+	received := c.receive(r)
 	for attempt := 1; ; attempt++ {
 		out, err := []byte(nil), received
 		if err == nil {
@@ -77,7 +77,10 @@ func (c *call) end() {
 // with a record of its own. Such a call is not decided again.
 func (c *call) disown() {
 	c.view = nil
-	c.event.EventID = uuid.NewString()
+	c.event.EventID, c.event.SharedEventID, c.event.RecipientAccount = uuid.NewString(), "", c.caller.Account
+	if c.caller.Account != "" {
+		c.event.Identity = rootIdentity(c.caller.Account, c.caller.AccessKeyID)
+	}
 }
 
 // again prepares to decide the call anew: what was read is forgotten, and the
@@ -123,18 +126,21 @@ func (c *call) receive(r *http.Request) error {
 	if err := c.authenticate(r); err != nil {
 		return err
 	}
-	if c.op == nil { // its name is in the body
-		if err := c.routeForm(string(c.body)); err != nil {
-			return err
-		}
-	}
 	if !c.enter(c.gateway.inFlight) {
 		c.shed = true
 		return kmsapi.Throttled()
 	}
-	if !c.gateway.throttle.allow(c.now, throttleKey{c.caller.Account, c.region, c.op.bucket}) {
+	unknown := c.name()
+	drawnOn := unknownOperations
+	if c.op != nil {
+		drawnOn = c.op.bucket
+	}
+	if !c.gateway.throttle.allow(c.now, throttleKey{c.caller.Account, c.region, drawnOn}) {
 		c.shed = true
 		return kmsapi.Throttled()
+	}
+	if unknown != nil {
+		return unknown
 	}
 	if c.op.refusal != nil {
 		return refused(*c.op.refusal)

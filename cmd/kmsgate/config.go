@@ -66,7 +66,7 @@ type tokenConfig struct {
 	Serial      string        `yaml:"serial,omitempty"`
 	PINFile     string        `yaml:"pin_file,omitempty"`
 	MaxSessions int           `yaml:"max_sessions,omitempty"` // Optional: what the token allows
-	CachedKeys  int           `yaml:"cached_keys,omitempty"`  // Optional: 2000
+	CachedKeys  int           `yaml:"cached_keys,omitempty"`  // Optional: 1000
 	CallTimeout time.Duration `yaml:"call_timeout,omitempty"` // Optional: 5s
 }
 

@@ -44,7 +44,7 @@ type Config struct {
 	// allows; owner sessions, login and health have a few more.
 	MaxSessions   int
 	OwnerSessions int           // sessions that own the cached keys; zero means 4
-	MaxHandles    int           // cached unwrapped keys in all; zero means 2000
+	MaxHandles    int           // cached unwrapped keys in all; zero means 1000
 	MaxQueue      int           // calls that wait for a session; zero means 1024
 	CallTimeout   time.Duration // longest wait for one call, whatever its context allows; zero means 5 s
 	// QuiesceTimeout is how long a reconnect waits for calls in flight; zero means 5 s.
@@ -78,7 +78,7 @@ func (c *Config) normalize() error {
 		return errors.New("pkcs11: a limit is negative")
 	}
 	c.OwnerSessions = orDefault(c.OwnerSessions, 4)
-	c.MaxHandles = orDefault(c.MaxHandles, 2000)
+	c.MaxHandles = orDefault(c.MaxHandles, 1000)
 	c.MaxQueue = orDefault(c.MaxQueue, 1024)
 	c.CallTimeout = orDefault(c.CallTimeout, 5*time.Second)
 	c.QuiesceTimeout = orDefault(c.QuiesceTimeout, 5*time.Second)

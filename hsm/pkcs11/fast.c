@@ -3,6 +3,9 @@
 #include <dlfcn.h>
 #include <stddef.h>
 #include <string.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 // Places in CK_FUNCTION_LIST.
 enum {
@@ -33,7 +36,15 @@ typedef km_ulong (*operate_f)(km_ulong, km_byte *, km_ulong, km_byte *, km_ulong
 // A module may refuse NULL where nothing is to be read.
 static km_byte nothing[1];
 
+// maxArenas bounds the heaps that glibc keeps, one for a few threads each. Its
+// default of eight a CPU leaves most of what a module frees unused in one or the
+// other; a module's own locks are what its threads wait for.
+enum { maxArenas = 2 };
+
 void *km_load(const char *path, const char **problem) {
+#ifdef __GLIBC__
+	mallopt(M_ARENA_MAX, maxArenas);
+#endif
 	void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
 	if (library == NULL) *problem = dlerror();
 	return library;
