@@ -34,3 +34,33 @@ func TestExclusively(t *testing.T) {
 		t.Errorf("Exclusively = %v, want %v", err, want)
 	}
 }
+
+func TestExclusivelyWaitsAsLongAsItMay(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	held, release := make(chan struct{}), make(chan struct{})
+	first := make(chan error, 1)
+	go func() {
+		first <- f.Exclusively(t.Context(), "test", func(context.Context) error {
+			close(held)
+			<-release
+			return nil
+		})
+	}()
+	<-held
+	ctx, cancel := context.WithCancel(t.Context())
+	second := make(chan error, 1)
+	go func() { second <- f.Exclusively(ctx, "test", func(context.Context) error { return nil }) }()
+	cancel()
+	if err := <-second; !errors.Is(err, context.Canceled) {
+		t.Errorf("Exclusively that is cancelled while it waits = %v, want %v", err, context.Canceled)
+	}
+	third := make(chan error, 1)
+	go func() { third <- f.Exclusively(t.Context(), "test", func(context.Context) error { return nil }) }()
+	close(release)
+	for _, done := range []chan error{first, third} {
+		if err := <-done; err != nil {
+			t.Errorf("Exclusively = %v", err)
+		}
+	}
+}
