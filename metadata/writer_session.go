@@ -262,13 +262,29 @@ func (a *appender) end(ctx context.Context) error {
 	if err := <-it.done; err != nil {
 		return err
 	}
-	if err := a.keep.fold(ctx); err != nil {
+	if err := insist(ctx, a.keep.fold); err != nil {
 		return err
 	}
 	if a.head.Stream != stream {
 		return nil // a new stream had to be started, and is left to the next run
 	}
-	return endStream(ctx, a.cfg.pool, stream)
+	return insist(ctx, func(ctx context.Context) error { return endStream(ctx, a.cfg.pool, stream) })
+}
+
+// lastAttempts is how often the last work of a writer is tried: a connection of
+// the pool may have been lost without anybody noticing.
+const lastAttempts = 6
+
+// insist does something that can be repeated until Postgres takes it.
+func insist(ctx context.Context, do func(context.Context) error) (err error) {
+	wait := firstBackoff
+	for range lastAttempts {
+		if err = do(ctx); err == nil || !errors.Is(err, ErrUnavailable) || !pause(ctx, wait) {
+			break
+		}
+		wait *= 2
+	}
+	return err
 }
 
 const updateEnded = `UPDATE audit_streams SET ended = true WHERE id = @id AND NOT ended`
