@@ -36,7 +36,7 @@ const (
 	classAnswer            // one of hsm's errors already: answer it
 	classData              // the caller's data: answer
 	classUnsupported       // the token will not do what is asked: answer
-	classSession           // this session: drop it, retry once on another
+	classSession           // the session: drop it, retry once on another
 	classObject            // this handle: make it again, retry once
 	classLogin             // nobody is logged in: log in again (single flight), retry once
 	classDevice            // the token or the way to it: look, reconnect

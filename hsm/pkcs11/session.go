@@ -42,7 +42,7 @@ type session struct {
 	// entry is the cached handle that the job uses; it is released when the C
 	// call has returned, not when the caller stops waiting.
 	entry *entry
-	// unused, if not nil, is closed when nothing uses this session's objects.
+	// unused, if not nil, is closed when nothing uses the session's objects.
 	unused <-chan struct{}
 
 	scratch []byte // input of the job; the goroutine's while it runs

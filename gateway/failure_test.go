@@ -2,10 +2,16 @@ package gateway
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
+
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 
 	"kmsgate/gateway/kmsapi"
 )
@@ -47,4 +53,41 @@ func TestCountsOutliveAFailedFlush(t *testing.T) {
 	if counts["Early"] != 1 || counts["Late"] != 1 {
 		t.Errorf("counted %v, want Early and Late once each", counts)
 	}
+}
+
+// TestUnknownFormsAreThrottled has a known caller sign forms that name no operation:
+// they draw on a rate like any other request.
+func TestUnknownFormsAreThrottled(t *testing.T) {
+	var f *fixture
+	f = newFixture(t, func(c *Config) {
+		c.Throttling, c.Clock = true, func() time.Time { return f.standstill() }
+	})
+	const form = "Action=Nope&Version=" + stsVersion
+	for n := range otherRate + 3 {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, f.server.URL+"/", strings.NewReader(form))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", formMedia)
+		hash := sha256.Sum256([]byte(form))
+		if err := v4.NewSigner().SignHTTP(t.Context(), f.keys[account1], r, hex.EncodeToString(hash[:]), "sts", testRegion, f.now()); err != nil {
+			t.Fatal(err)
+		}
+		response, err := f.server.Client().Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(response.Body)
+		if err := errors.Join(err, response.Body.Close()); err != nil {
+			t.Fatal(err)
+		}
+		want := "<Code>InvalidAction</Code>"
+		if n >= otherRate {
+			want = "<Code>Throttling</Code>"
+		}
+		if !strings.Contains(string(body), want) {
+			t.Errorf("form %d: %d %s, want %s", n, response.StatusCode, body, want)
+		}
+	}
+	f.wantIdle(t)
 }
