@@ -31,8 +31,6 @@ func completeCreateKey(in *kmsapi.CreateKeyRequest) error {
 		return kmsapi.KeySpecNotServed(spec)
 	case !slices.Contains(row.Usages(), *in.KeyUsage):
 		return kmsapi.KeyUsageIncompatible(*in.KeyUsage, spec)
-	case !row.Served:
-		return kmsapi.KeySpecNotServed(spec)
 	}
 	if err := checkOrigin(in); err != nil {
 		return err

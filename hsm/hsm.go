@@ -94,6 +94,12 @@ type Ciphertext struct {
 	Data []byte // ciphertext and 16-byte tag
 }
 
+// DataKeyPair is a key pair made in the token for a caller's own use.
+type DataKeyPair struct {
+	Private []byte // PKCS#8 (RFC 5958), DER; the caller's to clear
+	Public  []byte // SubjectPublicKeyInfo, DER
+}
+
 // Token is a key store's HSM (one or several tokens behind one engine).
 //
 // All methods are safe for concurrent use and keep ctx's deadline: a call that
@@ -110,6 +116,39 @@ type Token interface {
 	// Decrypt opens what Encrypt made. ErrInvalidCiphertext if the tag does not
 	// match, whatever the reason.
 	Decrypt(ctx context.Context, on Call, k *Key, c Ciphertext, aad []byte) ([]byte, error)
+	// PublicKey returns the SubjectPublicKeyInfo of a pair's public key, after the
+	// token has proved that it belongs to the private key it holds.
+	PublicKey(ctx context.Context, on Call, k *Key) ([]byte, error)
+	// Sign signs with k's private key. The encoding is AWS's: DER for ECDSA, raw
+	// for the others. ErrUnsupported if the token has no way to do it.
+	Sign(ctx context.Context, on Call, k *Key, a keyspec.Algorithm, as keyspec.MessageType, message []byte) ([]byte, error)
+	// Verify verifies with k's public key. ErrInvalidSignature for every
+	// signature that is not valid, whatever the reason.
+	Verify(ctx context.Context, on Call, k *Key, a keyspec.Algorithm, as keyspec.MessageType, message, signature []byte) error
+	// GenerateMAC makes an HMAC.
+	GenerateMAC(ctx context.Context, on Call, k *Key, a keyspec.Algorithm, message []byte) ([]byte, error)
+	// VerifyMAC makes the HMAC again and compares. ErrInvalidSignature if the two
+	// differ, in length too.
+	VerifyMAC(ctx context.Context, on Call, k *Key, a keyspec.Algorithm, message, mac []byte) error
+	// EncryptAsymmetric encrypts with k's public key, with RSAES-OAEP. The caller
+	// has checked that the plaintext fits.
+	EncryptAsymmetric(ctx context.Context, on Call, k *Key, a keyspec.Algorithm, plaintext []byte) ([]byte, error)
+	// DecryptAsymmetric opens what EncryptAsymmetric made. ErrInvalidCiphertext
+	// for whatever does not open, whatever the reason.
+	DecryptAsymmetric(ctx context.Context, on Call, k *Key, a keyspec.Algorithm, ciphertext []byte) ([]byte, error)
+	// DeriveSecret is the raw ECDH x-coordinate, in the full width of the field,
+	// of k's private key and the peer's public key, a SubjectPublicKeyInfo.
+	// ErrInvalidPublicKey if that is not a point of k's own curve.
+	DeriveSecret(ctx context.Context, on Call, k *Key, peer []byte) ([]byte, error)
+	// Encapsulate makes a fresh secret of 32 bytes and its encapsulation for k's
+	// public key (FIPS 203).
+	Encapsulate(ctx context.Context, on Call, k *Key) (secret, encapsulation []byte, err error)
+	// Decapsulate recovers the secret. ErrInvalidCiphertext only for an
+	// encapsulation of the wrong length; any other gives a secret of its own.
+	Decapsulate(ctx context.Context, on Call, k *Key, encapsulation []byte) ([]byte, error)
+	// GenerateDataKeyPair makes a key pair for the caller, who gets the private
+	// key too. Nothing of it stays in the token.
+	GenerateDataKeyPair(ctx context.Context, on Call, spec keyspec.Spec) (DataKeyPair, error)
 	// Random returns n bytes of the token's random generator, 1 to 1024.
 	Random(ctx context.Context, on Call, n int) ([]byte, error)
 	// Seal encrypts a small secret of the gateway's own (at most 4096 bytes)
@@ -128,6 +167,15 @@ var (
 	// ErrInvalidCiphertext: the ciphertext, its tag or its additional data is
 	// not what was encrypted. The caller's data is at fault, never the token.
 	ErrInvalidCiphertext = errors.New("hsm: ciphertext does not authenticate")
+	// ErrInvalidSignature: the signature or MAC is not that of the message under
+	// this key.
+	ErrInvalidSignature = errors.New("hsm: signature or MAC does not verify")
+	// ErrInvalidPublicKey: a peer's public key is not well encoded, or not a
+	// point of the key's curve.
+	ErrInvalidPublicKey = errors.New("hsm: public key of the peer is not valid")
+	// ErrMissing: the key is resident in the token, and the token does not have
+	// it. It may be back tomorrow, so nothing is given up; raise an alarm.
+	ErrMissing = errors.New("hsm: the token does not have the key")
 	// ErrBinding: the key's row is not what the token bound together. Somebody
 	// changed the database. The key must not be used; raise an alarm.
 	ErrBinding = errors.New("hsm: key binding does not verify")

@@ -62,20 +62,15 @@ const (
 	ExternalKeyStore Origin = "EXTERNAL_KEY_STORE"
 )
 
-// AlgorithmSymmetricDefault is AES-256-GCM with the encryption context as
-// additional data.
-const AlgorithmSymmetricDefault Algorithm = "SYMMETRIC_DEFAULT"
-
 // Row is what the table says of one key spec.
 type Row struct {
 	Spec Spec
 	// Algorithms by usage, in the order AWS lists them in KeyMetadata. A usage
 	// that is absent is not allowed for the spec.
 	Algorithms map[Usage][]Algorithm
-	// Bits is the size of the secret key, or of the modulus or field of a pair.
+	// Bits is the size of the secret key, or of the modulus or field of a pair;
+	// for ML-DSA and ML-KEM the number in the parameter set's name.
 	Bits int
-	// Served tells whether this release makes keys of this spec.
-	Served bool
 }
 
 // Usages are the usages that the spec allows, in AWS's order.

@@ -120,16 +120,37 @@ func TestSpecsAreWellFormed(t *testing.T) {
 	}
 }
 
-func TestServedSpecsAreListed(t *testing.T) {
+func TestAlgorithmsOfSpecsHaveTheirRow(t *testing.T) {
 	t.Parallel()
-	var served []keyspec.Spec
+	used := map[keyspec.Algorithm]bool{}
 	for _, row := range keyspec.Specs {
-		if row.Served {
-			served = append(served, row.Spec)
+		for usage, algorithms := range row.Algorithms {
+			for _, a := range algorithms {
+				used[a] = true
+				got, ok := keyspec.LookupAlgorithm(a)
+				if row.Spec == keyspec.SM2 {
+					if ok && a != keyspec.ECDH {
+						t.Errorf("%s has a row, want none", a)
+					}
+				} else if !ok || got.Usage != usage {
+					t.Errorf("LookupAlgorithm(%s) = %v, %t, want a row of %s", a, got, ok, usage)
+				}
+			}
 		}
 	}
-	if want := []keyspec.Spec{keyspec.SymmetricDefault}; !slices.Equal(served, want) {
-		t.Errorf("served = %v, want %v", served, want)
+	for _, row := range keyspec.Algorithms {
+		if !used[row.Algorithm] {
+			t.Errorf("no spec has %s", row.Algorithm)
+		}
+		if (len(row.Messages) > 0) != (row.Usage == keyspec.SignVerify) {
+			t.Errorf("%s takes messages %v", row.Algorithm, row.Messages)
+		}
+		if row.Hash != 0 && !row.Hash.Available() {
+			t.Errorf("the hash of %s is not linked in", row.Algorithm)
+		}
+		if want, ok := row.Messages[keyspec.Digest]; ok && row.Hash != 0 && want != row.Hash.Size() {
+			t.Errorf("digests of %s have %d bytes, want %d", row.Algorithm, want, row.Hash.Size())
+		}
 	}
 }
 
