@@ -39,6 +39,7 @@ var floors = map[string]int{
 
 	"policy":         1,
 	"hsm":            1,
+	"hsm/der":        1,
 	"metadata/audit": 1,
 	"gateway/kmsapi": 1,
 
