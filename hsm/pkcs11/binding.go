@@ -61,7 +61,7 @@ func serviceInput(k *hsm.ServiceKey) []byte {
 // mac is HMAC-SHA-256 in the token.
 func (s *session) mac(key handle, input []byte) ([]byte, error) {
 	out := make([]byte, macBytes)
-	n, err := s.engine.module.lib.sign(s.handle, key, mechHMACSHA256, input, out)
+	n, err := s.engine.module.lib.sign(s.handle, key, mechanism{kind: mechHMACSHA256}, input, out)
 	if err != nil {
 		return nil, err
 	}

@@ -50,6 +50,16 @@ type Config struct {
 	// QuiesceTimeout is how long a reconnect waits for calls in flight; zero means 5 s.
 	QuiesceTimeout time.Duration
 
+	// Strict refuses what would be done outside the token for want of a
+	// mechanism: such an algorithm is then [hsm.ErrUnsupported].
+	Strict bool
+	// Resident are the stores whose new keys are token objects even where the
+	// token could wrap them.
+	Resident []string
+	// GenerateTimeout is CallTimeout for the making of key pairs, which takes
+	// long in software; zero means 60 s.
+	GenerateTimeout time.Duration
+
 	IV IVMode // who makes GCM's IVs
 	// WrapMechanisms are tried in this order for new domain keys; nil means
 	// the list that the README of hsm gives.
@@ -74,13 +84,14 @@ func (c *Config) normalize() error {
 		return errors.New("pkcs11: PIN is not set")
 	case int(c.IV) >= len(ivModes):
 		return fmt.Errorf("pkcs11: IV mode %d is unknown", c.IV)
-	case c.MaxSessions < 0 || c.OwnerSessions < 0 || c.MaxHandles < 0 || c.MaxQueue < 0 || c.CallTimeout < 0 || c.QuiesceTimeout < 0:
+	case c.MaxSessions < 0 || c.OwnerSessions < 0 || c.MaxHandles < 0 || c.MaxQueue < 0 || c.CallTimeout < 0 || c.GenerateTimeout < 0 || c.QuiesceTimeout < 0:
 		return errors.New("pkcs11: a limit is negative")
 	}
 	c.OwnerSessions = orDefault(c.OwnerSessions, 4)
 	c.MaxHandles = orDefault(c.MaxHandles, 1000)
 	c.MaxQueue = orDefault(c.MaxQueue, 1024)
 	c.CallTimeout = orDefault(c.CallTimeout, 5*time.Second)
+	c.GenerateTimeout = orDefault(c.GenerateTimeout, time.Minute)
 	c.QuiesceTimeout = orDefault(c.QuiesceTimeout, 5*time.Second)
 	if c.WrapMechanisms == nil {
 		c.WrapMechanisms = defaultWrapMechanisms

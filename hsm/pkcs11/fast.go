@@ -21,6 +21,24 @@ package pkcs11
 #cgo nocallback km_unwrap
 #cgo noescape km_generate
 #cgo nocallback km_generate
+#cgo noescape km_encrypt
+#cgo nocallback km_encrypt
+#cgo noescape km_decrypt
+#cgo nocallback km_decrypt
+#cgo noescape km_verify
+#cgo nocallback km_verify
+#cgo noescape km_create
+#cgo nocallback km_create
+#cgo noescape km_generate_pair
+#cgo nocallback km_generate_pair
+#cgo noescape km_derive
+#cgo nocallback km_derive
+#cgo noescape km_attribute
+#cgo nocallback km_attribute
+#cgo noescape km_encapsulate
+#cgo nocallback km_encapsulate
+#cgo noescape km_decapsulate
+#cgo nocallback km_decapsulate
 #cgo noescape km_destroy
 #cgo nocallback km_destroy
 #cgo noescape km_gcm_encrypt_loop
@@ -41,8 +59,9 @@ type handle uint
 // they may block for ever, and crash the process if the session is in use by
 // another goroutine or the module is finalised meanwhile.
 type library struct {
-	file      unsafe.Pointer
-	functions *C.km_functions
+	file        unsafe.Pointer
+	functions   *C.km_functions
+	functions32 *C.km_functions // of PKCS#11 v3.2; nil if the module has none
 }
 
 func loadLibrary(path string) (*library, error) {
@@ -58,7 +77,7 @@ func loadLibrary(path string) (*library, error) {
 		C.km_unload(file)
 		return nil, fmt.Errorf("load PKCS#11 module: %s has no C_GetFunctionList that works", path)
 	}
-	return &library{file: file, functions: functions}, nil
+	return &library{file: file, functions: functions, functions32: C.km_function_list_32(file)}, nil
 }
 
 func (l *library) unload() { C.km_unload(l.file) }
@@ -86,10 +105,30 @@ func (l *library) gcmDecrypt(session, key handle, iv, aad, in, out []byte) (int,
 }
 
 // sign writes the signature or MAC of in to out and returns its length.
-func (l *library) sign(session, key handle, mechanism uint, in, out []byte) (int, error) {
-	r := C.km_sign(l.functions, C.km_ulong(session), C.km_ulong(key), C.km_ulong(mechanism),
+func (l *library) sign(session, key handle, m mechanism, in, out []byte) (int, error) {
+	r := C.km_sign(l.functions, C.km_ulong(session), C.km_ulong(key), C.km_ulong(m.kind), data(m.params), length(m.params),
 		data(in), length(in), data(out), length(out))
 	return int(r.n), check("C_Sign", r.rv)
+}
+
+// verify verifies the signature of in.
+func (l *library) verify(session, key handle, m mechanism, in, signature []byte) error {
+	return check("C_Verify", C.km_verify(l.functions, C.km_ulong(session), C.km_ulong(key), C.km_ulong(m.kind), data(m.params), length(m.params),
+		data(in), length(in), data(signature), length(signature)))
+}
+
+// encrypt encrypts in to out and returns how many bytes it wrote.
+func (l *library) encrypt(session, key handle, m mechanism, in, out []byte) (int, error) {
+	r := C.km_encrypt(l.functions, C.km_ulong(session), C.km_ulong(key), C.km_ulong(m.kind), data(m.params), length(m.params),
+		data(in), length(in), data(out), length(out))
+	return int(r.n), check("C_Encrypt", r.rv)
+}
+
+// decrypt decrypts in to out and returns how many bytes it wrote.
+func (l *library) decrypt(session, key handle, m mechanism, in, out []byte) (int, error) {
+	r := C.km_decrypt(l.functions, C.km_ulong(session), C.km_ulong(key), C.km_ulong(m.kind), data(m.params), length(m.params),
+		data(in), length(in), data(out), length(out))
+	return int(r.n), check("C_Decrypt", r.rv)
 }
 
 // random fills out from the token's random generator.
@@ -104,34 +143,72 @@ func (l *library) wrap(session handle, mechanism uint, domainKey, key handle, ou
 	return int(r.n), check("C_WrapKey", r.rv)
 }
 
-// Permissions of a session object, see template.
-const (
-	mayBeExtracted = C.KM_EXTRACTABLE
-	mayEncrypt     = C.KM_ENCRYPT
-	maySign        = C.KM_SIGN
-	mayWrap        = C.KM_WRAP
-)
-
-// template is what a session object is made with. All are PRIVATE and
-// SENSITIVE, and not EXTRACTABLE unless the permissions say so.
-type template struct {
-	class, keyType uint
-	may            uint // permissions
-	valueLen       uint // bytes; zero leaves it out
-}
-
-// unwrap makes a session object of a blob under the domain key.
+// unwrap makes an object of a blob under the domain key.
 func (l *library) unwrap(session handle, mechanism uint, domainKey handle, blob []byte, t template) (handle, error) {
+	encoded := t.encode()
 	r := C.km_unwrap(l.functions, C.km_ulong(session), C.km_ulong(mechanism), C.km_ulong(domainKey), data(blob), length(blob),
-		C.km_ulong(t.class), C.km_ulong(t.keyType), C.km_ulong(t.may), C.km_ulong(t.valueLen))
+		data(encoded), length(encoded))
 	return handle(r.n), check("C_UnwrapKey", r.rv)
 }
 
-// generate makes a secret key as a session object.
+// generate makes a secret key.
 func (l *library) generate(session handle, mechanism uint, t template) (handle, error) {
-	r := C.km_generate(l.functions, C.km_ulong(session), C.km_ulong(mechanism),
-		C.km_ulong(t.class), C.km_ulong(t.keyType), C.km_ulong(t.may), C.km_ulong(t.valueLen))
+	encoded := t.encode()
+	r := C.km_generate(l.functions, C.km_ulong(session), C.km_ulong(mechanism), data(encoded), length(encoded))
 	return handle(r.n), check("C_GenerateKey", r.rv)
+}
+
+// generatePair makes a key pair.
+func (l *library) generatePair(session handle, mechanism uint, public, private template) (publicKey, privateKey handle, err error) {
+	a, b := public.encode(), private.encode()
+	r := C.km_generate_pair(l.functions, C.km_ulong(session), C.km_ulong(mechanism), data(a), length(a), data(b), length(b))
+	return handle(r.public_key), handle(r.private_key), check("C_GenerateKeyPair", r.rv)
+}
+
+// create makes an object of the values in its template.
+func (l *library) create(session handle, t template) (handle, error) {
+	encoded := t.encode()
+	defer clear(encoded)
+	r := C.km_create(l.functions, C.km_ulong(session), data(encoded), length(encoded))
+	return handle(r.n), check("C_CreateObject", r.rv)
+}
+
+// derive makes the raw ECDH secret with the peer's point as an object.
+func (l *library) derive(session, key handle, peer []byte, t template) (handle, error) {
+	encoded := t.encode()
+	r := C.km_derive(l.functions, C.km_ulong(session), C.km_ulong(key), data(peer), length(peer), data(encoded), length(encoded))
+	return handle(r.n), check("C_DeriveKey", r.rv)
+}
+
+// attribute reads one attribute of an object to out and returns its length.
+func (l *library) attribute(session, object handle, kind uint, out []byte) (int, error) {
+	r := C.km_attribute(l.functions, C.km_ulong(session), C.km_ulong(object), C.km_ulong(kind), data(out), length(out))
+	return int(r.n), check("C_GetAttributeValue", r.rv)
+}
+
+var errNoInterface = &callError{function: "C_GetInterface", code: 0x054} // CKR_FUNCTION_NOT_SUPPORTED
+
+// encapsulate makes a fresh secret as an object and writes its encapsulation
+// to out (PKCS#11 v3.2).
+func (l *library) encapsulate(session, publicKey handle, mechanism uint, t template, out []byte) (secret handle, n int, err error) {
+	if l.functions32 == nil {
+		return 0, 0, errNoInterface
+	}
+	encoded := t.encode()
+	r := C.km_encapsulate(l.functions32, C.km_ulong(session), C.km_ulong(mechanism), C.km_ulong(publicKey),
+		data(encoded), length(encoded), data(out), length(out))
+	return handle(r.secret), int(r.n), check("C_EncapsulateKey", r.rv)
+}
+
+// decapsulate recovers an encapsulated secret as an object (PKCS#11 v3.2).
+func (l *library) decapsulate(session, privateKey handle, mechanism uint, t template, in []byte) (handle, error) {
+	if l.functions32 == nil {
+		return 0, errNoInterface
+	}
+	encoded := t.encode()
+	r := C.km_decapsulate(l.functions32, C.km_ulong(session), C.km_ulong(mechanism), C.km_ulong(privateKey),
+		data(encoded), length(encoded), data(in), length(in))
+	return handle(r.n), check("C_DecapsulateKey", r.rv)
 }
 
 // destroy destroys an object.
