@@ -16,7 +16,7 @@ func (c *call) admit() error {
 		}
 	}
 	for _, r := range c.resources {
-		if r.key != nil && r.target.usage != "" && c.token(r.key) == nil {
+		if r.key != nil && (r.target.usage != "" || r.target.public) && c.token(r.key) == nil {
 			return fmt.Errorf("%w: no token is configured for key store %s", hsm.ErrUnavailable, r.key.Store)
 		}
 		if r.key != nil && r.target.states != 0 && !r.target.states.Has(r.key.State) {

@@ -7,6 +7,7 @@ import (
 
 	"kmsgate/gateway/arn"
 	"kmsgate/gateway/kmsapi"
+	"kmsgate/hsm/keyspec"
 	"kmsgate/metadata"
 )
 
@@ -70,6 +71,9 @@ func (c *call) updateAlias(in *kmsapi.UpdateAliasRequest) (work[kmsapi.Empty], e
 	if from.Usage != to.Usage {
 		return work[kmsapi.Empty]{}, kmsapi.AliasUsageChange(*in.AliasName, from.Usage, to.Usage)
 	}
+	if isPair(from.Spec) != isPair(to.Spec) {
+		return work[kmsapi.Empty]{}, kmsapi.AliasTypeChange(*in.AliasName, keyType(from.Spec), keyType(to.Spec))
+	}
 	return work[kmsapi.Empty]{commit: func(ctx context.Context, tx *metadata.Tx) (*kmsapi.Empty, error) {
 		err := tx.UpdateAlias(ctx, metadata.Alias{
 			Account: c.caller.Account, Region: c.region, Name: *in.AliasName, KeyID: to.ID, UpdatedAt: c.now,
@@ -82,6 +86,14 @@ func (c *call) updateAlias(in *kmsapi.UpdateAliasRequest) (work[kmsapi.Empty], e
 		}
 		return nil, err
 	}}, nil
+}
+
+// keyType is what UpdateAlias calls the class of a key that encrypts.
+func keyType(s keyspec.Spec) kmsapi.KeyType {
+	if isPair(s) {
+		return kmsapi.Asymmetric
+	}
+	return kmsapi.Symmetric
 }
 
 func completeDeleteAlias(in *kmsapi.DeleteAliasRequest) error { return checkAliasName(*in.AliasName) }

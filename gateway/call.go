@@ -41,6 +41,17 @@ type call struct {
 
 	// made is the ARN of the key that the call creates.
 	made string
+	// entry is the key that the call creates, and pair the data key pair that it
+	// has had made. They take long and rest on nothing that was read: a call that
+	// is decided anew goes on with them. The pair is cleared when the call ends.
+	entry *metadata.KeyEntry
+	pair  hsm.DataKeyPair
+	// drawn: the caller was charged for the call's keys.
+	drawn bool
+	// stop releases the time that the call was given beyond the usual; nil if none.
+	stop context.CancelFunc
+	// extend moves the time by which the answer must be written.
+	extend func(time.Time) error
 	// place is the limit that the call counts against now.
 	place chan struct{}
 
@@ -99,8 +110,11 @@ func (c *call) wireError(err error) *kmsapi.Error {
 	if wire, ok := errors.AsType[*kmsapi.Error](err); ok {
 		return wire
 	}
+	if missing, ok := errors.AsType[*missingError](err); ok {
+		return c.missing(missing)
+	}
 	for _, t := range translations {
-		if errors.Is(err, t.is) {
+		if errors.Is(err, t.is) && (t.operation == "" || t.operation == c.event.Name) {
 			c.shed = c.shed || t.shed
 			c.gateway.report(c, t.alarm, err)
 			return t.say

@@ -34,12 +34,12 @@ func (c *call) generateDataKey(in *kmsapi.GenerateDataKeyRequest) (work[kmsapi.G
 		return work[kmsapi.GenerateDataKeyResponse]{}, err
 	}
 	return work[kmsapi.GenerateDataKeyResponse]{do: func(ctx context.Context) (*kmsapi.GenerateDataKeyResponse, error) {
-		plaintext, blob, material, err := c.newDataKey(ctx, key, in.KeySpec, in.NumberOfBytes, in.EncryptionContext)
+		plaintext, blob, material, err := c.newDataKey(ctx, in.KeySpec, in.NumberOfBytes, in.EncryptionContext)
 		if err != nil {
 			return nil, err
 		}
 		return &kmsapi.GenerateDataKeyResponse{
-			CiphertextBlob: blob, Plaintext: plaintext, KeyID: key.ARN(), KeyMaterialID: material.String(),
+			CiphertextBlob: blob, Plaintext: plaintext, KeyID: key.ARN(), KeyMaterialID: materialText(material),
 		}, nil
 	}}, nil
 }
@@ -50,13 +50,13 @@ func (c *call) generateDataKeyWithoutPlaintext(in *kmsapi.GenerateDataKeyWithout
 		return work[kmsapi.GenerateDataKeyWithoutPlaintextResponse]{}, err
 	}
 	return work[kmsapi.GenerateDataKeyWithoutPlaintextResponse]{do: func(ctx context.Context) (*kmsapi.GenerateDataKeyWithoutPlaintextResponse, error) {
-		plaintext, blob, material, err := c.newDataKey(ctx, key, in.KeySpec, in.NumberOfBytes, in.EncryptionContext)
+		plaintext, blob, material, err := c.newDataKey(ctx, in.KeySpec, in.NumberOfBytes, in.EncryptionContext)
 		if err != nil {
 			return nil, err
 		}
 		clear(plaintext)
 		return &kmsapi.GenerateDataKeyWithoutPlaintextResponse{
-			CiphertextBlob: blob, KeyID: key.ARN(), KeyMaterialID: material.String(),
+			CiphertextBlob: blob, KeyID: key.ARN(), KeyMaterialID: materialText(material),
 		}, nil
 	}}, nil
 }
@@ -70,20 +70,20 @@ func makesDataKeys(key *metadata.KeyEntry) error {
 }
 
 // newDataKey takes a data key from the token's random generator and encrypts
-// it under the key. The plaintext is the caller's to clear.
-func (c *call) newDataKey(ctx context.Context, key *metadata.KeyEntry, spec *kmsapi.DataKeySpec, bytes *int32, context map[string]string) (plaintext []byte, blob kmsapi.Blob, material hsm.MaterialID, err error) {
-	size := int(kmsapi.Or(bytes, 0))
+// it under the call's key. The plaintext is the caller's to clear.
+func (c *call) newDataKey(ctx context.Context, spec *kmsapi.DataKeySpec, bytes *int32, context map[string]string) ([]byte, kmsapi.Blob, *metadata.Material, error) {
+	key, size := c.key(0), int(kmsapi.Or(bytes, 0))
 	if spec != nil {
 		size = dataKeyBytes[*spec]
 	}
-	plaintext, err = c.token(key).Random(ctx, c.onBehalf(key), size)
+	plaintext, err := c.token(key).Random(ctx, c.onBehalf(key), size)
 	if err != nil {
-		return nil, nil, material, err
+		return nil, nil, nil, err
 	}
-	blob, material, err = c.seal(ctx, key, plaintext, context)
+	blob, material, err := c.cipher(0, keyspec.AlgorithmSymmetricDefault, context).seal(ctx, plaintext)
 	if err != nil {
 		clear(plaintext)
-		return nil, nil, material, err
+		return nil, nil, nil, err
 	}
 	return plaintext, blob, material, nil
 }

@@ -4,11 +4,8 @@ import (
 	"context"
 	"slices"
 
-	"kmsgate/gateway/envelope"
 	"kmsgate/gateway/kmsapi"
-	"kmsgate/hsm"
 	"kmsgate/hsm/keyspec"
-	"kmsgate/metadata"
 )
 
 // maxContextBytes bounds an encryption context: all keys and values together.
@@ -20,18 +17,16 @@ func completeEncrypt(in *kmsapi.EncryptRequest) error {
 }
 
 func (c *call) encrypt(in *kmsapi.EncryptRequest) (work[kmsapi.EncryptResponse], error) {
-	key := c.key(0)
-	if err := fits(*in.EncryptionAlgorithm, key); err != nil {
+	with := c.cipher(0, *in.EncryptionAlgorithm, in.EncryptionContext)
+	if err := cmpError(with.check(), with.checkSize(len(in.Plaintext))); err != nil {
 		return work[kmsapi.EncryptResponse]{}, err
 	}
 	return work[kmsapi.EncryptResponse]{do: func(ctx context.Context) (*kmsapi.EncryptResponse, error) {
-		blob, _, err := c.seal(ctx, key, in.Plaintext, in.EncryptionContext)
+		blob, _, err := with.seal(ctx, in.Plaintext)
 		if err != nil {
 			return nil, err
 		}
-		return &kmsapi.EncryptResponse{
-			CiphertextBlob: blob, KeyID: key.ARN(), EncryptionAlgorithm: *in.EncryptionAlgorithm,
-		}, nil
+		return &kmsapi.EncryptResponse{CiphertextBlob: blob, KeyID: with.key.ARN(), EncryptionAlgorithm: with.algorithm}, nil
 	}}, nil
 }
 
@@ -44,27 +39,24 @@ func completeDecrypt(in *kmsapi.DecryptRequest) error {
 }
 
 func (c *call) decrypt(in *kmsapi.DecryptRequest) (work[kmsapi.DecryptResponse], error) {
-	none := work[kmsapi.DecryptResponse]{}
-	key := c.key(0)
-	if err := fits(*in.EncryptionAlgorithm, key); err != nil {
-		return none, err
+	with := c.cipher(0, *in.EncryptionAlgorithm, in.EncryptionContext)
+	if err := with.check(); err != nil {
+		return work[kmsapi.DecryptResponse]{}, err
 	}
 	do := func(ctx context.Context) (*kmsapi.DecryptResponse, error) {
-		plaintext, material, err := c.open(ctx, key, in.CiphertextBlob, in.EncryptionContext)
+		plaintext, material, err := with.open(ctx, in.CiphertextBlob)
 		if err != nil {
 			return nil, err
 		}
-		c.used(key, material, decryption)
-		c.noteMaterial("keyMaterialId", material)
+		with.opened(material)
 		return &kmsapi.DecryptResponse{
-			KeyID: key.ARN(), Plaintext: plaintext, EncryptionAlgorithm: *in.EncryptionAlgorithm,
-			KeyMaterialID: material.String(),
+			KeyID: with.key.ARN(), Plaintext: plaintext, EncryptionAlgorithm: with.algorithm, KeyMaterialID: materialText(material),
 		}, nil
 	}
-	if err := c.tryOpen(key, in, in.Trial, in.CiphertextBlob, in.EncryptionContext); err != nil {
-		return none, err
+	if c.ignoresCiphertext(in) {
+		return work[kmsapi.DecryptResponse]{do: do}, nil
 	}
-	return work[kmsapi.DecryptResponse]{do: do}, nil
+	return tried(c, in.Trial, do)
 }
 
 func completeReEncrypt(in *kmsapi.ReEncryptRequest) error {
@@ -80,90 +72,52 @@ func completeReEncrypt(in *kmsapi.ReEncryptRequest) error {
 }
 
 func (c *call) reEncrypt(in *kmsapi.ReEncryptRequest) (work[kmsapi.ReEncryptResponse], error) {
-	none := work[kmsapi.ReEncryptResponse]{}
-	from, to := c.key(0), c.key(1)
-	if err := fits(*in.SourceEncryptionAlgorithm, from); err != nil {
-		return none, err
+	from := c.cipher(0, *in.SourceEncryptionAlgorithm, in.SourceEncryptionContext)
+	to := c.cipher(1, *in.DestinationEncryptionAlgorithm, in.DestinationEncryptionContext)
+	from.member, to.member = "sourceKeyMaterialId", "destinationKeyMaterialId"
+	if err := cmpError(from.check(), to.check()); err != nil {
+		return work[kmsapi.ReEncryptResponse]{}, err
 	}
-	if err := fits(*in.DestinationEncryptionAlgorithm, to); err != nil {
-		return none, err
-	}
-	if err := c.tryOpen(from, in, in.Trial, in.CiphertextBlob, in.SourceEncryptionContext); err != nil {
-		return none, err
-	}
-	return work[kmsapi.ReEncryptResponse]{do: func(ctx context.Context) (*kmsapi.ReEncryptResponse, error) {
-		plaintext, source, err := c.open(ctx, from, in.CiphertextBlob, in.SourceEncryptionContext)
+	do := func(ctx context.Context) (*kmsapi.ReEncryptResponse, error) {
+		plaintext, source, err := from.open(ctx, in.CiphertextBlob)
 		if err != nil {
 			return nil, err
 		}
 		defer clear(plaintext)
-		blob, destination, err := c.sealAs(ctx, "destinationKeyMaterialId", to, plaintext, in.DestinationEncryptionContext)
+		if err := to.checkSize(len(plaintext)); err != nil {
+			return nil, err
+		}
+		if in.IsDryRun() {
+			return nil, nil
+		}
+		blob, destination, err := to.seal(ctx, plaintext)
 		if err != nil {
 			return nil, err
 		}
-		c.used(from, source, decryption)
-		c.noteMaterial("sourceKeyMaterialId", source)
+		from.opened(source)
 		return &kmsapi.ReEncryptResponse{
-			CiphertextBlob: blob, SourceKeyID: from.ARN(), KeyID: to.ARN(),
-			SourceEncryptionAlgorithm: *in.SourceEncryptionAlgorithm, DestinationEncryptionAlgorithm: *in.DestinationEncryptionAlgorithm,
-			SourceKeyMaterialID: source.String(), DestinationKeyMaterialID: destination.String(),
+			CiphertextBlob: blob, SourceKeyID: from.key.ARN(), KeyID: to.key.ARN(),
+			SourceEncryptionAlgorithm: from.algorithm, DestinationEncryptionAlgorithm: to.algorithm,
+			SourceKeyMaterialID: materialText(source), DestinationKeyMaterialID: materialText(destination),
 		}, nil
-	}}, nil
+	}
+	if c.ignoresCiphertext(in) {
+		return work[kmsapi.ReEncryptResponse]{do: do}, nil
+	}
+	return tried(c, in.Trial, do)
 }
 
-// seal encrypts under the key's current material and counts the use.
-func (c *call) seal(ctx context.Context, key *metadata.KeyEntry, plaintext []byte, context map[string]string) (kmsapi.Blob, hsm.MaterialID, error) {
-	return c.sealAs(ctx, "keyMaterialId", key, plaintext, context)
-}
-
-// sealAs is seal with the name under which the audit record has the material.
-func (c *call) sealAs(ctx context.Context, member string, key *metadata.KeyEntry, plaintext []byte, context map[string]string) (kmsapi.Blob, hsm.MaterialID, error) {
-	material := key.Current()
-	if material == nil {
-		return nil, hsm.MaterialID{}, kmsapi.WrongState(key.ARN(), kmsapi.PendingImport)
+// tried is the work do; for a trial it is done now, and its result dropped: what
+// only the work can find out is found out.
+func tried[Out any](c *call, trial kmsapi.Trial, do func(context.Context) (*Out, error)) (work[Out], error) {
+	if trial.IsDryRun() {
+		out, err := do(c.ctx)
+		wipe(out)
+		if err != nil {
+			return work[Out]{}, err
+		}
 	}
-	header := envelope.Header{KeyID: key.ID, MaterialID: material.MaterialID}
-	ciphertext, err := c.token(key).Encrypt(ctx, c.onBehalf(key), &material.Key, plaintext, envelope.AAD(header, context))
-	if err != nil {
-		return nil, hsm.MaterialID{}, err
-	}
-	c.used(key, material.MaterialID, encryption)
-	c.noteMaterial(member, material.MaterialID)
-	return envelope.Seal(header, ciphertext), material.MaterialID, nil
-}
-
-// open decrypts a ciphertext of the key, by the material that made it. The
-// plaintext is the caller's to clear.
-func (c *call) open(ctx context.Context, key *metadata.KeyEntry, blob []byte, context map[string]string) ([]byte, hsm.MaterialID, error) {
-	header, ciphertext, err := envelope.Open(blob)
-	if err != nil {
-		return nil, hsm.MaterialID{}, kmsapi.InvalidCiphertext()
-	}
-	material := key.Material(header.MaterialID)
-	if material == nil {
-		return nil, hsm.MaterialID{}, kmsapi.InvalidCiphertext()
-	}
-	plaintext, err := c.token(key).Decrypt(ctx, c.onBehalf(key), &material.Key, ciphertext, envelope.AAD(header, context))
-	return plaintext, material.MaterialID, err
-}
-
-// tryOpen opens a ciphertext for a dry run of in and drops the result.
-func (c *call) tryOpen(key *metadata.KeyEntry, in any, trial kmsapi.Trial, blob []byte, context map[string]string) error {
-	if !trial.IsDryRun() || c.ignoresCiphertext(in) {
-		return nil
-	}
-	plaintext, _, err := c.open(c.ctx, key, blob, context)
-	clear(plaintext)
-	return err
-}
-
-// fits refuses an algorithm that the key's spec does not have.
-func fits(algorithm keyspec.Algorithm, key *metadata.KeyEntry) error {
-	row, _ := keyspec.Lookup(key.Spec)
-	if !slices.Contains(row.Algorithms[key.Usage], algorithm) {
-		return kmsapi.AlgorithmIncompatible(algorithm, key.Spec)
-	}
-	return nil
+	return work[Out]{do: do}, nil
 }
 
 func checkContext(context map[string]string) error {

@@ -11,8 +11,10 @@ import (
 
 // translation says what the caller hears of an error from below.
 type translation struct {
-	is  error
-	say *kmsapi.Error
+	is error
+	// operation whose callers hear it; empty for all.
+	operation string
+	say       *kmsapi.Error
 	// alarm: somebody has to look at it; counted and logged as an error.
 	alarm bool
 	// shed: refused for load, and counted instead of recorded.
@@ -21,14 +23,18 @@ type translation struct {
 
 // translations are walked with errors.Is; what is not on the list is a
 // KMSInternalException. Every way in which a ciphertext can fail to open is
-// one and the same answer.
+// one and the same answer, and so is every way in which a signature or a MAC can
+// fail to verify.
 var translations = []translation{
 	{is: errSecret, say: kmsapi.Internal(), alarm: true},
 	{is: hsm.ErrInvalidCiphertext, say: kmsapi.InvalidCiphertext()},
+	{is: hsm.ErrInvalidSignature, operation: "VerifyMac", say: kmsapi.InvalidMac()},
+	{is: hsm.ErrInvalidSignature, say: kmsapi.InvalidSignature()},
+	{is: hsm.ErrInvalidPublicKey, say: kmsapi.InvalidPublicKey()},
 	{is: hsm.ErrBinding, say: kmsapi.Internal(), alarm: true},
 	{is: hsm.ErrWrongMaterial, say: kmsapi.Internal(), alarm: true},
 	{is: hsm.ErrPIN, say: kmsapi.Internal(), alarm: true},
-	{is: hsm.ErrUnsupported, say: &kmsapi.Error{Code: kmsapi.UnsupportedOperationException, Message: "The HSM of this key store cannot do this."}},
+	{is: hsm.ErrUnsupported, say: kmsapi.NoMechanism("This operation")},
 	{is: hsm.ErrBusy, say: kmsapi.Throttled(), shed: true},
 	{is: hsm.ErrDeadline, say: kmsapi.DependencyTimeout()},
 	{is: hsm.ErrUnavailable, say: kmsapi.Internal()},

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"kmsgate/gateway/kmsapi"
+	"kmsgate/hsm/keyspec"
 	"kmsgate/policy"
 )
 
@@ -61,10 +62,16 @@ var factsByKey = map[string]func(*facts) []string{
 
 	"kms:calleraccount":                  func(f *facts) []string { return one(f.call.caller.Account) },
 	"kms:bypasspolicylockoutsafetycheck": func(f *facts) []string { return f.flag("BypassPolicyLockoutSafetyCheck") },
+	"kms:datakeypairspec":                func(f *facts) []string { return f.text("KeyPairSpec") },
+	"kms:encapsulationalgorithm":         func(f *facts) []string { return f.text("EncapsulationAlgorithm") },
 	"kms:encryptionalgorithm":            (*facts).encryptionAlgorithm,
 	"kms:encryptioncontextkeys":          func(f *facts) []string { return slices.Collect(maps.Keys(f.context())) },
+	"kms:keyagreementalgorithm":          func(f *facts) []string { return f.text("KeyAgreementAlgorithm") },
+	"kms:macalgorithm":                   func(f *facts) []string { return f.text("MacAlgorithm") },
+	"kms:messagetype":                    func(f *facts) []string { return f.text("MessageType") },
 	"kms:reencryptonsamekey":             (*facts).reEncryptOnSameKey,
 	"kms:requestalias":                   (*facts).requestAlias,
+	"kms:signingalgorithm":               func(f *facts) []string { return f.text("SigningAlgorithm") },
 
 	"kms:keyspec": func(f *facts) []string {
 		return f.ofKey("KeySpec", func(r *resource) string { return string(r.key.Spec) })
@@ -110,6 +117,14 @@ func (f *facts) value(member string) (v reflect.Value, ok bool) {
 		v = v.Elem()
 	}
 	return v, true
+}
+
+// text is a string of the request.
+func (f *facts) text(member string) []string {
+	if v, ok := f.value(member); ok {
+		return one(v.String())
+	}
+	return nil
 }
 
 // flag is a truth value of the request; absent when the request leaves it out.
@@ -171,13 +186,13 @@ func (f *facts) contextValue(name string) (values []string) {
 
 // encryptionAlgorithm is the algorithm with which the key is used.
 func (f *facts) encryptionAlgorithm() []string {
-	if f.resource == nil || f.resource.target.usage == "" {
+	if f.resource == nil || f.resource.target.usage != keyspec.EncryptDecrypt {
 		return nil
 	}
-	if v, ok := f.value(f.side() + "EncryptionAlgorithm"); ok {
-		return one(v.String())
+	if algorithm := f.text(f.side() + "EncryptionAlgorithm"); algorithm != nil {
+		return algorithm
 	}
-	return one("SYMMETRIC_DEFAULT") // data keys have no choice
+	return one(string(keyspec.AlgorithmSymmetricDefault)) // data keys have no choice
 }
 
 func (f *facts) reEncryptOnSameKey() []string {

@@ -41,6 +41,9 @@ type Config struct {
 	MaxInFlight int
 	// Timeout bounds the work on one request. Optional: 10 s.
 	Timeout time.Duration
+	// GenerationTimeout is Timeout for requests that have a key pair made, which
+	// takes a token long. Optional: 60 s.
+	GenerationTimeout time.Duration
 	// Clock tells the time. Optional: time.Now.
 	Clock func() time.Time
 }
@@ -65,10 +68,11 @@ type Gateway struct {
 	readiness   readiness
 	reading     chan struct{} // requests whose caller is not known yet
 	inFlight    chan struct{} // requests that are worked on
+	generating  chan struct{} // of them, those that have a key pair made, in places of their own
 	bodies      atomic.Int64  // bytes of bodies beyond their first room
 	// Of a request's time, a part is kept for its record.
-	workTimeout, recordTimeout time.Duration
-	clock                      func() time.Time
+	workTimeout, generationTimeout, recordTimeout time.Duration
+	clock                                         func() time.Time
 }
 
 // New checks the configuration and makes a Gateway.
@@ -84,13 +88,15 @@ func New(c Config) (*Gateway, error) {
 			return nil, fmt.Errorf("gateway: no token for key store %q of region %q", r.Store, r.Name)
 		}
 	}
-	timeout := orDefault(c.Timeout, 10*time.Second)
+	timeout, inFlight := orDefault(c.Timeout, 10*time.Second), orDefault(c.MaxInFlight, 512)
 	g := &Gateway{
 		regions: slices.Clone(c.Regions), tokens: c.Tokens, store: c.Store, logger: c.Logger,
 		metrics: newMetrics(c.Metrics), noise: newNoise(), routes: routesOf(operations, refusals),
-		reading: make(chan struct{}, maxReading), inFlight: make(chan struct{}, orDefault(c.MaxInFlight, 512)),
+		reading: make(chan struct{}, maxReading), inFlight: make(chan struct{}, inFlight),
+		generating:  make(chan struct{}, max(1, inFlight/8)),
 		workTimeout: timeout - timeout/4, recordTimeout: timeout / 4,
-		clock: c.Clock,
+		generationTimeout: max(orDefault(c.GenerationTimeout, time.Minute), timeout) - timeout/4,
+		clock:             c.Clock,
 	}
 	if c.Throttling {
 		g.throttle = newThrottle()

@@ -82,6 +82,7 @@ func (g *Gateway) serveAPI(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), g.workTimeout)
 	defer cancel()
 	c := g.newCall(ctx, r)
+	c.extend = http.NewResponseController(w).SetWriteDeadline
 	g.metrics.inFlight.Inc()
 	defer g.metrics.inFlight.Dec()
 

@@ -60,16 +60,25 @@ func (c *call) createKey(in *kmsapi.CreateKeyRequest) (work[kmsapi.CreateKeyResp
 			return work[kmsapi.CreateKeyResponse]{}, err
 		}
 	}
-	entry := &metadata.KeyEntry{Key: metadata.Key{
-		Region: c.region, ID: uuid.NewString(), Account: c.caller.Account, Store: c.gateway.defaultStore(c.region),
-		Spec: *in.KeySpec, Usage: *in.KeyUsage, Origin: *in.Origin, State: metadata.Enabled,
-		Description: kmsapi.Or(in.Description, ""),
-		CreatedAt:   c.now,
-	}}
+	if c.entry == nil {
+		c.entry = &metadata.KeyEntry{Key: metadata.Key{
+			Region: c.region, ID: uuid.NewString(), Account: c.caller.Account, Store: c.gateway.defaultStore(c.region),
+			Spec: *in.KeySpec, Usage: *in.KeyUsage, Origin: *in.Origin, State: metadata.Enabled,
+			Description: kmsapi.Or(in.Description, ""),
+			CreatedAt:   c.now,
+		}}
+	}
+	entry := c.entry
 	do := func(ctx context.Context) (*kmsapi.CreateKeyResponse, error) {
+		if len(entry.Materials) > 0 {
+			return nil, nil // made when the call was decided before
+		}
 		material, err := c.newMaterial(ctx, entry)
+		if err != nil {
+			return nil, err
+		}
 		entry.Materials = []metadata.Material{material}
-		return nil, err
+		return nil, nil
 	}
 	commit := func(ctx context.Context, tx *metadata.Tx) (*kmsapi.CreateKeyResponse, error) {
 		if err := tx.InsertKey(ctx, entry.Key, entry.Materials[0], document, tagsOf(in.Tags)); err != nil {
@@ -96,7 +105,7 @@ func (c *call) newMaterial(ctx context.Context, key *metadata.KeyEntry) (metadat
 		Spec: key.Spec, Usage: key.Usage, Origin: key.Origin,
 	})
 	if err != nil {
-		return metadata.Material{}, err
+		return metadata.Material{}, c.failed(key, keySpecText(key.Spec), err)
 	}
 	return metadata.Material{Key: made, Current: true, CreatedAt: c.now}, nil
 }
@@ -155,12 +164,15 @@ func (c *call) listKeys(in *kmsapi.ListKeysRequest) (work[kmsapi.ListKeysRespons
 
 // metadataOf is what callers see of a key.
 func metadataOf(k *metadata.KeyEntry) kmsapi.KeyMetadata {
-	row, _ := keyspec.Lookup(k.Spec)
 	m := kmsapi.KeyMetadata{
 		AWSAccountID: k.Account, KeyID: k.ID, ARN: k.ARN(), CreationDate: kmsapi.Timestamp{Time: k.CreatedAt},
 		Enabled: k.State == metadata.Enabled, Description: k.Description, KeyState: kmsapi.KeyState(k.State), KeyUsage: k.Usage,
 		KeySpec: k.Spec, CustomerMasterKeySpec: k.Spec, Origin: k.Origin, KeyManager: kmsapi.ManagedByCustomer,
-		EncryptionAlgorithms: row.Algorithms[keyspec.EncryptDecrypt],
+		EncryptionAlgorithms:    algorithmsOf(k, keyspec.EncryptDecrypt),
+		SigningAlgorithms:       algorithmsOf(k, keyspec.SignVerify),
+		KeyAgreementAlgorithms:  algorithmsOf(k, keyspec.KeyAgreement),
+		MacAlgorithms:           algorithmsOf(k, keyspec.GenerateVerifyMAC),
+		EncapsulationAlgorithms: algorithmsOf(k, keyspec.EncapsulateDecapsulate),
 	}
 	if current := k.Current(); current != nil && k.Spec == keyspec.SymmetricDefault {
 		m.CurrentKeyMaterialID = current.MaterialID.String()

@@ -1,17 +1,78 @@
 package gateway
 
 import (
+	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"kmsgate/gateway/kmsapi"
+	"kmsgate/hsm/keyspec"
 )
 
 // bucket names a request rate: operations with the same bucket share it.
 type bucket string
 
-// symmetricCrypto is the bucket that symmetric cryptographic operations share.
-const symmetricCrypto bucket = "symmetric cryptographic operations"
+// Buckets that cryptographic operations share, by the type of their key. AWS has
+// no quota of its own for ML-KEM; it is held like the other pairs.
+const (
+	symmetricCrypto bucket = "symmetric cryptographic operations"
+	rsaCrypto       bucket = "RSA cryptographic operations"
+	eccCrypto       bucket = "ECC cryptographic operations"
+	mlDSACrypto     bucket = "ML-DSA cryptographic operations"
+	mlKEMCrypto     bucket = "ML-KEM cryptographic operations"
+	// anyCrypto is what operations draw on whose key is not known yet: as much as
+	// all of the above have together.
+	anyCrypto bucket = "cryptographic operations"
+)
+
+// cryptoBuckets are the buckets of key specs.
+var cryptoBuckets = map[keyspec.Spec]bucket{
+	keyspec.SymmetricDefault: symmetricCrypto,
+	keyspec.HMAC224:          symmetricCrypto, keyspec.HMAC256: symmetricCrypto,
+	keyspec.HMAC384: symmetricCrypto, keyspec.HMAC512: symmetricCrypto,
+	keyspec.RSA2048: rsaCrypto, keyspec.RSA3072: rsaCrypto, keyspec.RSA4096: rsaCrypto,
+	keyspec.ECCNISTP256: eccCrypto, keyspec.ECCNISTP384: eccCrypto, keyspec.ECCNISTP521: eccCrypto,
+	keyspec.ECCSECGP256K1: eccCrypto, keyspec.ECCNISTEdwards25519: eccCrypto, keyspec.SM2: eccCrypto,
+	keyspec.MLDSA44: mlDSACrypto, keyspec.MLDSA65: mlDSACrypto, keyspec.MLDSA87: mlDSACrypto,
+	keyspec.MLKEM512: mlKEMCrypto, keyspec.MLKEM768: mlKEMCrypto, keyspec.MLKEM1024: mlKEMCrypto,
+}
+
+// pairBucket is the bucket of the making of data key pairs of a spec.
+func pairBucket(s keyspec.Spec) bucket { return "data key pairs " + bucket(s) }
+
+// byKeys are the buckets of a call's keys, each once.
+func byKeys(c *call, _ any) (drawnOn []bucket) {
+	for i := 0; c.key(i) != nil; i++ {
+		if b := cryptoBuckets[c.key(i).Spec]; !slices.Contains(drawnOn, b) {
+			drawnOn = append(drawnOn, b)
+		}
+	}
+	return drawnOn
+}
+
+// byPairSpec is the bucket of the data key pair that is asked for.
+func byPairSpec(c *call, in any) []bucket {
+	return []bucket{pairBucket(keyspec.Spec(c.op.text(in, "KeyPairSpec")))}
+}
+
+// draw charges the caller for what the call does, once the keys are known and
+// the caller may use them: who may not learns nothing of a key from being
+// throttled.
+func (c *call) draw(in any) error {
+	if c.op.draws == nil || c.drawn {
+		return nil
+	}
+	c.drawn = true
+	for _, b := range c.op.draws(c, in) {
+		if !c.gateway.throttle.allow(c.now, throttleKey{c.caller.Account, c.region, b}) {
+			c.shed = true
+			return kmsapi.Throttled()
+		}
+	}
+	return nil
+}
 
 // unknownOperations is the bucket of requests that name no operation.
 const unknownOperations bucket = "unknown operations"
@@ -22,8 +83,27 @@ const otherRate = 5
 // rates are requests a second per account and region (KMS Developer Guide,
 // "Request quotas"). A bucket may burst to one second's worth.
 var rates = map[bucket]rate.Limit{
-	symmetricCrypto:     10000,
+	symmetricCrypto: 10000,
+	rsaCrypto:       1000,
+	eccCrypto:       1000,
+	mlDSACrypto:     1000,
+	mlKEMCrypto:     1000,
+	anyCrypto:       14000,
+
+	pairBucket(keyspec.ECCNISTP256):         100,
+	pairBucket(keyspec.ECCNISTP384):         100,
+	pairBucket(keyspec.ECCNISTP521):         100,
+	pairBucket(keyspec.ECCSECGP256K1):       100,
+	pairBucket(keyspec.ECCNISTEdwards25519): 100,
+	pairBucket(keyspec.MLKEM512):            100,
+	pairBucket(keyspec.MLKEM768):            100,
+	pairBucket(keyspec.MLKEM1024):           100,
+	pairBucket(keyspec.RSA2048):             20,
+	pairBucket(keyspec.RSA3072):             4,
+	pairBucket(keyspec.RSA4096):             1,
+
 	"DescribeKey":       2000,
+	"GetPublicKey":      2000,
 	"ListResourceTags":  2000,
 	"GetKeyPolicy":      1000,
 	"ListAliases":       500,

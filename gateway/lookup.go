@@ -7,6 +7,7 @@ import (
 	"kmsgate/gateway/arn"
 	"kmsgate/gateway/envelope"
 	"kmsgate/gateway/kmsapi"
+	"kmsgate/hsm/keyspec"
 	"kmsgate/metadata"
 )
 
@@ -64,7 +65,7 @@ func (c *call) find(t *target, in any, named string) (resource, error) {
 		if blob == nil || c.ignoresCiphertext(in) {
 			return c.resolve(t, named)
 		}
-		return c.findByCiphertext(t, blob, named)
+		return c.findByCiphertext(t, in, named)
 	default:
 		return c.resolve(t, named)
 	}
@@ -125,9 +126,10 @@ func (c *call) findAlias(t *target, account, name string) (resource, error) {
 
 // findByCiphertext finds the key that made a ciphertext. A key that the caller
 // names as well must be that key: a bare key id is compared with the
-// ciphertext's before it is looked up in the caller's account.
-func (c *call) findByCiphertext(t *target, blob []byte, named string) (resource, error) {
-	header, _, headerErr := envelope.Open(blob)
+// ciphertext's before it is looked up in the caller's account. A key pair
+// decides by being named, for its ciphertexts name nobody.
+func (c *call) findByCiphertext(t *target, in any, named string) (resource, error) {
+	header, _, headerErr := envelope.Open(c.op.member(in, t.blob).Bytes())
 	if named == "" {
 		if headerErr != nil {
 			return resource{}, kmsapi.InvalidCiphertext()
@@ -135,18 +137,23 @@ func (c *call) findByCiphertext(t *target, blob []byte, named string) (resource,
 		return c.findMaker(t, header.KeyID)
 	}
 	if headerErr == nil && named == header.KeyID {
-		r, err := c.findMaker(t, header.KeyID)
-		r.byCiphertext = false
-		return r, err
+		if r, err := c.findMaker(t, header.KeyID); err != nil || r.key != nil {
+			r.byCiphertext = false
+			return r, err
+		}
 	}
 	r, err := c.resolve(t, named)
 	if err != nil || r.key == nil {
 		return r, err
 	}
+	symmetric := c.op.text(in, t.side+"EncryptionAlgorithm") == string(keyspec.AlgorithmSymmetricDefault)
 	wrong := kmsapi.IncorrectKey()
-	if headerErr != nil {
+	switch {
+	case isPair(r.key.Spec) && (headerErr != nil || !symmetric):
+		return r, nil
+	case headerErr != nil:
 		wrong = kmsapi.InvalidCiphertext()
-	} else if r.key.ID == header.KeyID {
+	case r.key.ID == header.KeyID && !isPair(r.key.Spec):
 		return r, nil
 	}
 	if r.account == c.caller.Account {
@@ -163,10 +170,11 @@ func (c *call) ignoresCiphertext(in any) bool {
 	return slices.Contains(modifiers, kmsapi.IgnoreCiphertext)
 }
 
-// findMaker finds a key by the id in a ciphertext, whoever owns it.
+// findMaker finds a key by the id in a ciphertext, whoever owns it. A key that
+// makes no such ciphertexts is as good as none.
 func (c *call) findMaker(t *target, id string) (resource, error) {
 	key, err := c.view.Key(c.ctx, c.region, id)
-	if errors.Is(err, metadata.ErrNotFound) || err == nil && key.State == metadata.Deleted {
+	if errors.Is(err, metadata.ErrNotFound) || err == nil && (key.State == metadata.Deleted || key.Spec != keyspec.SymmetricDefault) {
 		return resource{target: t, byCiphertext: true}, nil
 	}
 	if err != nil {

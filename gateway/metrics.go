@@ -16,7 +16,7 @@ type metrics struct {
 }
 
 // durationBuckets reach from a cached answer to a request at its deadline, in seconds.
-var durationBuckets = []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10}
+var durationBuckets = []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 20, 60}
 
 // newMetrics registers the numbers; registerer may be nil.
 func newMetrics(registerer prometheus.Registerer) *metrics {
@@ -33,7 +33,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		}),
 		alarms: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "kmsgate_integrity_alarms_total",
-			Help: "Keys whose binding or material did not verify, and PINs refused: somebody has to look at each.",
+			Help: "Keys whose binding or material did not verify or is missing, and PINs refused: somebody has to look at each.",
 		}),
 	}
 	if registerer != nil {

@@ -22,6 +22,12 @@ type operation struct {
 	targets []target
 	// bucket is the rate that the operation draws on; see limits.go.
 	bucket bucket
+	// draws says which rates the operation draws on besides, once its keys are
+	// known; nil for none.
+	draws func(c *call, in any) []bucket
+	// makes is the member with the spec of the key, or of the data key pair, that
+	// the token makes for it; empty for none.
+	makes string
 	// readOnly as CloudTrail has it: true for all cryptographic operations.
 	readOnly bool
 	// records are the request members that the audit record keeps; every
@@ -77,6 +83,8 @@ type target struct {
 	foreign bool
 	// usage that the key must have; empty for any.
 	usage keyspec.Usage
+	// public: its token is asked for the public key, whatever the usage.
+	public bool
 	// states in which the operation is allowed; zero for every state.
 	states metadata.States
 }

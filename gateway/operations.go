@@ -11,6 +11,7 @@ import (
 // "Key states of AWS KMS keys").
 var (
 	usable     = metadata.Enabled.Set() | metadata.Updating.Set() // cryptographic operations
+	readable   = usable | metadata.Disabled.Set()                 // public keys
 	manageable = metadata.Manageable
 	switchable = metadata.Switchable
 )
@@ -29,6 +30,11 @@ func decrypts(side, action string) target {
 		kind: onCiphertext, member: side + "KeyId", side: side, blob: "CiphertextBlob", action: action, forms: arn.AnyForm, foreign: true,
 		usage: keyspec.EncryptDecrypt, states: usable,
 	}
+}
+
+// uses is the target of operations that use a key of another usage.
+func uses(action string, usage keyspec.Usage) []target {
+	return []target{{kind: onKey, member: "KeyId", action: action, forms: arn.AnyForm, foreign: true, usage: usage, states: usable}}
 }
 
 // manages is the target of operations on a key of the caller's own account.
@@ -67,10 +73,17 @@ var operations = []operation{
 			"Description", "KeyUsage", "KeySpec", "CustomerMasterKeySpec", "Origin", "Policy", "Tags",
 			"MultiRegion", "BypassPolicyLockoutSafetyCheck", "CustomKeyStoreId", "XksKeyId",
 		},
+		makes: "KeySpec",
 		typed: do(completeCreateKey, (*call).createKey),
 	},
 	{
-		service: serviceKMS, name: "Decrypt", bucket: symmetricCrypto, readOnly: true,
+		service: serviceKMS, name: "Decapsulate", bucket: mlKEMCrypto, readOnly: true,
+		targets: uses("Decapsulate", keyspec.EncapsulateDecapsulate),
+		records: []string{"KeyId", "EncapsulationAlgorithm", "DryRun"},
+		typed:   do(nil, (*call).decapsulate),
+	},
+	{
+		service: serviceKMS, name: "Decrypt", bucket: anyCrypto, draws: byKeys, readOnly: true,
 		targets: []target{decrypts("", "Decrypt")},
 		records: []string{"KeyId", "EncryptionAlgorithm", "EncryptionContext", "DryRun", "DryRunModifiers"},
 		typed:   do(completeDecrypt, (*call).decrypt),
@@ -80,6 +93,12 @@ var operations = []operation{
 		targets: []target{alias("DeleteAlias"), aliasTarget("DeleteAlias")},
 		records: []string{"AliasName"},
 		typed:   do(completeDeleteAlias, (*call).deleteAlias),
+	},
+	{
+		service: serviceKMS, name: "DeriveSharedSecret", bucket: eccCrypto, readOnly: true,
+		targets: uses("DeriveSharedSecret", keyspec.KeyAgreement),
+		records: []string{"KeyId", "KeyAgreementAlgorithm", "DryRun"},
+		typed:   do(nil, (*call).deriveSharedSecret),
 	},
 	{
 		service: serviceKMS, name: "DescribeKey", bucket: "DescribeKey", readOnly: true,
@@ -98,7 +117,13 @@ var operations = []operation{
 		typed: do(nil, (*call).enableKey),
 	},
 	{
-		service: serviceKMS, name: "Encrypt", bucket: symmetricCrypto, readOnly: true,
+		service: serviceKMS, name: "Encapsulate", bucket: mlKEMCrypto, readOnly: true,
+		targets: uses("Encapsulate", keyspec.EncapsulateDecapsulate),
+		records: []string{"KeyId", "EncapsulationAlgorithm", "DryRun"},
+		typed:   do(nil, (*call).encapsulate),
+	},
+	{
+		service: serviceKMS, name: "Encrypt", bucket: anyCrypto, draws: byKeys, readOnly: true,
 		targets: []target{encrypts("", "Encrypt")},
 		records: []string{"KeyId", "EncryptionAlgorithm", "EncryptionContext", "DryRun"},
 		typed:   do(completeEncrypt, (*call).encrypt),
@@ -110,10 +135,30 @@ var operations = []operation{
 		typed:   do(completeGenerateDataKey, (*call).generateDataKey),
 	},
 	{
+		service: serviceKMS, name: "GenerateDataKeyPair", bucket: anyCrypto, draws: byPairSpec, readOnly: true,
+		targets: []target{encrypts("", "GenerateDataKeyPair")},
+		records: []string{"KeyId", "KeyPairSpec", "EncryptionContext", "DryRun"},
+		makes:   "KeyPairSpec",
+		typed:   do(completeGenerateDataKeyPair, (*call).generateDataKeyPair),
+	},
+	{
+		service: serviceKMS, name: "GenerateDataKeyPairWithoutPlaintext", bucket: anyCrypto, draws: byPairSpec, readOnly: true,
+		targets: []target{encrypts("", "GenerateDataKeyPairWithoutPlaintext")},
+		records: []string{"KeyId", "KeyPairSpec", "EncryptionContext", "DryRun"},
+		makes:   "KeyPairSpec",
+		typed:   do(completeGenerateDataKeyPairWithoutPlaintext, (*call).generateDataKeyPairWithoutPlaintext),
+	},
+	{
 		service: serviceKMS, name: "GenerateDataKeyWithoutPlaintext", bucket: symmetricCrypto, readOnly: true,
 		targets: []target{encrypts("", "GenerateDataKeyWithoutPlaintext")},
 		records: []string{"KeyId", "KeySpec", "NumberOfBytes", "EncryptionContext", "DryRun"},
 		typed:   do(completeGenerateDataKeyWithoutPlaintext, (*call).generateDataKeyWithoutPlaintext),
+	},
+	{
+		service: serviceKMS, name: "GenerateMac", bucket: symmetricCrypto, readOnly: true,
+		targets: uses("GenerateMac", keyspec.GenerateVerifyMAC),
+		records: []string{"KeyId", "MacAlgorithm", "DryRun"},
+		typed:   do(nil, (*call).generateMac),
 	},
 	{
 		service: serviceKMS, name: "GenerateRandom", bucket: symmetricCrypto, readOnly: true,
@@ -124,6 +169,14 @@ var operations = []operation{
 		service: serviceKMS, name: "GetKeyPolicy", bucket: "GetKeyPolicy", readOnly: true,
 		targets: []target{manages("GetKeyPolicy", 0)}, records: []string{"KeyId", "PolicyName"},
 		typed: do(nil, (*call).getKeyPolicy),
+	},
+	{
+		service: serviceKMS, name: "GetPublicKey", bucket: "GetPublicKey", readOnly: true,
+		targets: []target{{
+			kind: onKey, member: "KeyId", action: "GetPublicKey", forms: arn.AnyForm, foreign: true, public: true, states: readable,
+		}},
+		records: []string{"KeyId"},
+		typed:   do(nil, (*call).getPublicKey),
 	},
 	{
 		service: serviceKMS, name: "ListAliases", bucket: "ListAliases", readOnly: true,
@@ -153,13 +206,19 @@ var operations = []operation{
 		typed:   do(nil, (*call).putKeyPolicy),
 	},
 	{
-		service: serviceKMS, name: "ReEncrypt", bucket: symmetricCrypto, readOnly: true,
+		service: serviceKMS, name: "ReEncrypt", bucket: anyCrypto, draws: byKeys, readOnly: true,
 		targets: []target{decrypts("Source", "ReEncryptFrom"), encrypts("Destination", "ReEncryptTo")},
 		records: []string{
 			"SourceKeyId", "SourceEncryptionAlgorithm", "SourceEncryptionContext",
 			"DestinationKeyId", "DestinationEncryptionAlgorithm", "DestinationEncryptionContext", "DryRun", "DryRunModifiers",
 		},
 		typed: do(completeReEncrypt, (*call).reEncrypt),
+	},
+	{
+		service: serviceKMS, name: "Sign", bucket: anyCrypto, draws: byKeys, readOnly: true,
+		targets: uses("Sign", keyspec.SignVerify),
+		records: []string{"KeyId", "SigningAlgorithm", "MessageType", "DryRun"},
+		typed:   do(completeSign, (*call).sign),
 	},
 	{
 		service: serviceKMS, name: "TagResource", bucket: "TagResource",
@@ -181,6 +240,18 @@ var operations = []operation{
 		service: serviceKMS, name: "UpdateKeyDescription", bucket: "UpdateKeyDescription",
 		targets: []target{manages("UpdateKeyDescription", manageable)}, records: []string{"KeyId", "Description"},
 		typed: do(nil, (*call).updateKeyDescription),
+	},
+	{
+		service: serviceKMS, name: "Verify", bucket: anyCrypto, draws: byKeys, readOnly: true,
+		targets: uses("Verify", keyspec.SignVerify),
+		records: []string{"KeyId", "SigningAlgorithm", "MessageType", "DryRun"},
+		typed:   do(completeVerify, (*call).verify),
+	},
+	{
+		service: serviceKMS, name: "VerifyMac", bucket: symmetricCrypto, readOnly: true,
+		targets: uses("VerifyMac", keyspec.GenerateVerifyMAC),
+		records: []string{"KeyId", "MacAlgorithm", "DryRun"},
+		typed:   do(nil, (*call).verifyMac),
 	},
 
 	{

@@ -9,6 +9,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 
 	"kmsgate/gateway/kmsapi"
+	"kmsgate/hsm/keyspec"
 )
 
 // sdkOperations are the operations of KMS as the newest SDK has them, with the
@@ -108,6 +109,12 @@ func TestRowsAreSound(t *testing.T) {
 			if o.bucket == "" {
 				t.Error("no bucket")
 			}
+			if (o.bucket == anyCrypto) != (o.draws != nil) {
+				t.Errorf("bucket %q, with rates of its keys: %v", o.bucket, o.draws != nil)
+			}
+			if _, ok := o.fields[o.makes]; o.makes != "" && !ok {
+				t.Errorf("makes a key of %s, which the request does not have", o.makes)
+			}
 			if o.service == serviceKMS && len(o.targets) == 0 {
 				t.Error("no target: nobody is asked whether the caller may")
 			}
@@ -193,11 +200,14 @@ func checkTarget(t *testing.T, o *operation, target *target) {
 		t.Error("uses a key in every state")
 	}
 	if target.kind == onCiphertext {
+		if _, ok := o.fields[target.side+"EncryptionAlgorithm"]; !ok {
+			t.Errorf("opens a ciphertext without a member %sEncryptionAlgorithm", target.side)
+		}
 		if _, ok := o.fields["DryRunModifiers"]; !ok {
 			t.Error("opens a ciphertext without DryRunModifiers")
 		}
 	}
-	if _, hasContext := o.fields[target.side+"EncryptionContext"]; target.usage != "" && !hasContext {
+	if _, hasContext := o.fields[target.side+"EncryptionContext"]; target.usage == keyspec.EncryptDecrypt && !hasContext {
 		t.Errorf("uses a key without a member %sEncryptionContext", target.side)
 	}
 }

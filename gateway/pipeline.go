@@ -5,10 +5,12 @@ import (
 	"errors"
 	"net/http"
 	"reflect"
+	"time"
 
 	"github.com/google/uuid"
 
 	"kmsgate/gateway/kmsapi"
+	"kmsgate/hsm/keyspec"
 	"kmsgate/metadata"
 )
 
@@ -19,7 +21,7 @@ const attempts = 5
 // walk takes a request along the one way there is:
 //
 //	route → signature → in-flight limit → rate → decode → constraints →
-//	look up → authorise → admit → check → work → record → answer
+//	look up → authorise → the keys' rates → admit → check → work → record → answer
 //
 // It returns the answer's body. Whatever goes wrong on the way is recorded
 // like a success; if the record cannot be made durable, there is no answer but
@@ -68,6 +70,10 @@ func (c *call) walk(r *http.Request) ([]byte, *kmsapi.Error) {
 func (c *call) end() {
 	clear(c.body)
 	wipe(c.in)
+	clear(c.pair.Private)
+	if c.stop != nil {
+		c.stop()
+	}
 	c.gateway.bodies.Add(-c.room)
 	c.leave()
 }
@@ -160,8 +166,27 @@ func (c *call) receive(r *http.Request) error {
 		return err
 	}
 	c.noteParameters(c.in) // with the defaults filled in
+	return c.slowDown(c.in)
+}
+
+// slowDown gives a request that has a key pair made the time that this takes,
+// and a place among such requests, so that they never take those of others.
+func (c *call) slowDown(in any) error {
+	if c.op.makes == "" || !isPair(keyspec.Spec(c.op.text(in, c.op.makes))) {
+		return nil
+	}
+	if !c.enter(c.gateway.generating) {
+		c.shed = true
+		return kmsapi.Throttled()
+	}
+	c.ctx, c.stop = context.WithTimeout(context.WithoutCancel(c.ctx), c.gateway.generationTimeout)
+	// A server that has no deadlines of its own to move is right as it is.
+	_ = c.extend(time.Now().Add(c.gateway.generationTimeout + c.gateway.recordTimeout + writeTime))
 	return nil
 }
+
+// writeTime is the time for an answer to get out, when the work has used up its own.
+const writeTime = 10 * time.Second
 
 // decide looks up, authorises and admits, and does the work. It may run more
 // than once. A change records itself.
@@ -170,6 +195,9 @@ func (c *call) decide(in any) ([]byte, error) {
 		return nil, err
 	}
 	if err := c.authorise(in); err != nil {
+		return nil, err
+	}
+	if err := c.draw(in); err != nil {
 		return nil, err
 	}
 	if err := c.admit(); err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"kmsgate/gateway/kmsapi"
 	"kmsgate/hsm"
+	"kmsgate/hsm/keyspec"
 	"kmsgate/metadata"
 	"kmsgate/metadata/audit"
 )
@@ -23,6 +24,7 @@ type useKind uint8
 const (
 	encryption useKind = iota
 	decryption
+	otherUse // of a key whose materials are not counted
 )
 
 // used counts a use of a material; it is recorded if the request succeeds.
@@ -153,6 +155,20 @@ func keyMetadataElements(m *kmsapi.KeyMetadata) audit.Members {
 		audit.String("keyManager", string(m.KeyManager)), audit.String("keySpec", string(m.KeySpec)),
 		audit.String("customerMasterKeySpec", string(m.CustomerMasterKeySpec)),
 		audit.Bool("multiRegion", m.MultiRegion),
+	}
+	for _, list := range []struct {
+		name       string
+		algorithms []keyspec.Algorithm
+	}{
+		{"encryptionAlgorithms", m.EncryptionAlgorithms},
+		{"signingAlgorithms", m.SigningAlgorithms},
+		{"keyAgreementAlgorithms", m.KeyAgreementAlgorithms},
+		{"macAlgorithms", m.MacAlgorithms},
+		{"encapsulationAlgorithms", m.EncapsulationAlgorithms},
+	} {
+		if len(list.algorithms) > 0 {
+			members = append(members, listOf(list.name, reflect.ValueOf(list.algorithms)))
+		}
 	}
 	if m.CurrentKeyMaterialID != "" {
 		members = append(members, audit.String("currentKeyMaterialId", m.CurrentKeyMaterialID))

@@ -17,22 +17,15 @@ var refusals = []refusal{
 	{"ConnectCustomKeyStore", noCustomStores, false},
 	{"CreateCustomKeyStore", noCustomStores, false},
 	{"CreateGrant", noGrants, false},
-	{"Decapsulate", symmetricOnly, true},
 	{"DeleteCustomKeyStore", noCustomStores, false},
 	{"DeleteImportedKeyMaterial", noImport, false},
-	{"DeriveSharedSecret", symmetricOnly, true},
 	{"DescribeCustomKeyStores", noCustomStores, true},
 	{"DisableKeyRotation", noRotation, false},
 	{"DisconnectCustomKeyStore", noCustomStores, false},
 	{"EnableKeyRotation", noRotation, false},
-	{"Encapsulate", symmetricOnly, true},
-	{"GenerateDataKeyPair", symmetricOnly, true},
-	{"GenerateDataKeyPairWithoutPlaintext", symmetricOnly, true},
-	{"GenerateMac", symmetricOnly, true},
 	{"GetKeyLastUsage", "The last use of keys is not served yet.", true},
 	{"GetKeyRotationStatus", noRotation, true},
 	{"GetParametersForImport", noImport, true},
-	{"GetPublicKey", symmetricOnly, true},
 	{"ImportKeyMaterial", noImport, false},
 	{"ListGrants", noGrants, true},
 	{"ListKeyRotations", noRotation, true},
@@ -42,11 +35,8 @@ var refusals = []refusal{
 	{"RevokeGrant", noGrants, false},
 	{"RotateKeyOnDemand", noRotation, false},
 	{"ScheduleKeyDeletion", notDeleted, false},
-	{"Sign", symmetricOnly, true},
 	{"UpdateCustomKeyStore", noCustomStores, false},
 	{"UpdatePrimaryRegion", noReplicas, false},
-	{"Verify", symmetricOnly, true},
-	{"VerifyMac", symmetricOnly, true},
 }
 
 const (
@@ -56,7 +46,6 @@ const (
 	noReplicas     = "Multi-Region keys are not served yet."
 	noRotation     = "Key rotation is not served yet."
 	notDeleted     = "Key deletion is not served yet."
-	symmetricOnly  = "Only symmetric encryption keys are served yet."
 )
 
 func refused(r refusal) error {

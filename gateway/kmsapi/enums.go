@@ -48,6 +48,15 @@ const (
 	Replica MultiRegionKeyType = "REPLICA"
 )
 
+// KeyType is a key's class as UpdateAlias tells them apart.
+type KeyType string
+
+// Types of keys with the usage ENCRYPT_DECRYPT.
+const (
+	Symmetric  KeyType = "SYMMETRIC"
+	Asymmetric KeyType = "ASYMMETRIC"
+)
+
 // DataKeySpec is the size of a data key by name.
 type DataKeySpec string
 
@@ -84,11 +93,35 @@ var enums = map[string]enumSet{
 	"KeyUsage":            {values: texts(keyspec.Usages)},
 	"Origin":              {values: texts(keyspec.Origins)},
 	"EncryptionAlgorithm": {values: []string{"RSAES_OAEP_SHA_1", "RSAES_OAEP_SHA_256", "SM2PKE", "SYMMETRIC_DEFAULT"}},
+	// AWS takes SYMMETRIC_DEFAULT here and refuses it as no algorithm of the key.
+	"SigningAlgorithm":       {values: append(texts(signingAlgorithms), "SYMMETRIC_DEFAULT"), printed: texts(signingAlgorithms)},
+	"MessageType":            {values: texts([]keyspec.MessageType{keyspec.Raw, keyspec.Digest, keyspec.ExternalMu})},
+	"MacAlgorithm":           {values: []string{"HMAC_SHA_384", "HMAC_SHA_256", "HMAC_SHA_224", "HMAC_SHA_512"}}, // AWS's order
+	"KeyAgreementAlgorithm":  {values: texts([]keyspec.Algorithm{keyspec.ECDH})},
+	"EncapsulationAlgorithm": {values: texts([]keyspec.Algorithm{keyspec.MLKEM})},
 	// AWS prints the key specs here too, and never the two that it takes.
 	"DataKeySpec":            {values: texts([]DataKeySpec{AES256, AES128}), printed: specs(func(keyspec.Spec) bool { return true })},
+	"DataKeyPairSpec":        {values: specs(isDataKeyPairSpec)},
 	"DryRunModifier":         {values: texts([]DryRunModifier{IgnoreCiphertext})},
 	"KeyEncryptionMechanism": {values: texts([]KeyEncryptionMechanism{RSAESOAEPSHA256})},
 }
+
+// signingAlgorithms is the enum of Sign and Verify.
+var signingAlgorithms = []keyspec.Algorithm{
+	keyspec.RSASSAPSSSHA256, keyspec.RSASSAPSSSHA384, keyspec.RSASSAPSSSHA512,
+	keyspec.RSASSAPKCS1V15SHA256, keyspec.RSASSAPKCS1V15SHA384, keyspec.RSASSAPKCS1V15SHA512,
+	keyspec.ECDSASHA256, keyspec.ECDSASHA384, keyspec.ECDSASHA512,
+	keyspec.Ed25519SHA512, keyspec.Ed25519PHSHA512, keyspec.SM2DSA, keyspec.MLDSASHAKE256,
+}
+
+// notDataKeyPairs are the specs of which there are no data key pairs: those of
+// secret keys, and ML-DSA's.
+var notDataKeyPairs = []keyspec.Spec{
+	keyspec.SymmetricDefault, keyspec.HMAC224, keyspec.HMAC256, keyspec.HMAC384, keyspec.HMAC512,
+	keyspec.MLDSA44, keyspec.MLDSA65, keyspec.MLDSA87,
+}
+
+func isDataKeyPairSpec(s keyspec.Spec) bool { return !slices.Contains(notDataKeyPairs, s) }
 
 // newerThanCustomerMasterKeySpec are the specs that came after that member was
 // deprecated and that its enum does not have.

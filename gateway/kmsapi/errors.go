@@ -165,9 +165,6 @@ func EncryptionContextTooLarge(limit int) *Error {
 	return invalid("EncryptionContext must not be larger than " + strconv.Itoa(limit) + " bytes.")
 }
 
-// RecipientUnsupported refuses a Recipient: no attestation root is known here.
-func RecipientUnsupported() *Error { return invalid("Recipient is not supported.") }
-
 // ModifiersWithoutDryRun refuses DryRunModifiers in a request that is no trial.
 func ModifiersWithoutDryRun() *Error {
 	return invalid("DryRunModifiers can be specified only if DryRun is true.")

@@ -34,6 +34,13 @@ func AliasUsageChange(alias string, from, to keyspec.Usage) *Error {
 		". The key usage of the current CMK and the new CMK must be the same.")
 }
 
+// AliasTypeChange refuses to point an alias from a symmetric key to a pair or
+// back; both have the same usage.
+func AliasTypeChange(alias string, from, to KeyType) *Error {
+	return invalid("Alias " + alias + " cannot be changed from a CMK with key type " + string(from) + " to a CMK with key type " + string(to) +
+		". The key type of the current CMK and the new CMK must be the same.")
+}
+
 // Tags.
 
 // DuplicateTagKeys refuses a tag key that stands twice.
