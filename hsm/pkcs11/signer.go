@@ -1,0 +1,230 @@
+package pkcs11
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/asn1"
+	"fmt"
+	"io"
+	"math/big"
+	"slices"
+	"sync/atomic"
+
+	"github.com/miekg/pkcs11"
+
+	"kmsgate/hsm"
+)
+
+// signer is a private key that is an object in the token and stays there.
+type signer struct {
+	engine *Engine
+	id     []byte
+	public crypto.PublicKey
+	object atomic.Pointer[signerObject] // nil until it was found
+}
+
+// signerObject is where the key is; the handle is good for one epoch.
+type signerObject struct {
+	handle handle
+	epoch  uint64
+}
+
+// Signer returns the private key with this CKA_ID for use by Go's libraries, such as
+// crypto/tls: ECDSA on P-256, P-384 or P-521 (DER), or RSA with PKCS #1 v1.5 or PSS,
+// over digests of SHA-256, SHA-384 or SHA-512. Its calls go through the engine's
+// sessions, deadlines and recovery, as those of a client do; it may be used by many
+// goroutines, and until Close. Every signature is verified with the public key before
+// it is given out, the first one here. ErrMissing if the token has no such key,
+// ErrWrongMaterial if it is not that of the public key.
+func (e *Engine) Signer(ctx context.Context, id []byte, public crypto.PublicKey) (crypto.Signer, error) {
+	s := &signer{engine: e, id: slices.Clone(id), public: public}
+	opts := crypto.SignerOpts(crypto.SHA256)
+	if _, ok := public.(*rsa.PublicKey); ok {
+		opts = &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: crypto.SHA256} // TLS 1.3 needs it
+	}
+	digest := sha256.Sum256([]byte("kmsgate: is this the key of that public key?"))
+	if _, err := s.sign(ctx, digest[:], opts); err != nil {
+		return nil, fmt.Errorf("key with CKA_ID %x: %w", id, err)
+	}
+	return s, nil
+}
+
+// Public is the public key that the signer was made for.
+func (s *signer) Public() crypto.PublicKey { return s.public }
+
+// Sign signs a digest. The random source is not used: the token has its own.
+func (s *signer) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	return s.sign(context.Background(), digest, opts)
+}
+
+func (s *signer) sign(ctx context.Context, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	as, err := formOf(s.public, digest, opts)
+	if err != nil {
+		return nil, err
+	}
+	w := work{mechanism: "signer", in: [3][]byte{as.input}, run: func(session *session, _ handle, in [3][]byte) ([]byte, error) {
+		return s.signOn(session, as, in[0])
+	}}
+	signature, err := s.engine.do(ctx, hsm.Call{Class: hsm.Interactive}, nil, &w)
+	if err == nil && as.encode != nil {
+		signature, err = as.encode(signature)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !as.verify(signature) {
+		return nil, fmt.Errorf("%w: a signature does not verify with the public key", hsm.ErrWrongMaterial)
+	}
+	return signature, nil
+}
+
+// signOn signs on a session. Where the object is not what it was, it is looked up
+// again, once.
+func (s *signer) signOn(session *session, as signatureForm, in []byte) ([]byte, error) {
+	key, err := s.find(session)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]byte, as.size)
+	n, err := session.engine.module.lib.sign(session.handle, key, as.mechanism, in, out)
+	if classOf(err, true) == classObject {
+		s.object.Store(nil)
+		if key, err = s.find(session); err != nil {
+			return nil, err
+		}
+		n, err = session.engine.module.lib.sign(session.handle, key, as.mechanism, in, out)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return out[:n], nil
+}
+
+// find returns the key's handle in the session's epoch.
+func (s *signer) find(session *session) (handle, error) {
+	if object := s.object.Load(); object != nil && object.epoch == session.epoch {
+		return object.handle, nil
+	}
+	found, err := session.engine.module.find(session.handle, []*pkcs11.Attribute{
+		attribute(pkcs11.CKA_CLASS, uint(pkcs11.CKO_PRIVATE_KEY)), attribute(pkcs11.CKA_ID, s.id),
+	})
+	switch {
+	case err != nil:
+		return 0, err
+	case len(found) == 0:
+		return 0, fmt.Errorf("%w: no private key with the CKA_ID %x", hsm.ErrMissing, s.id)
+	case len(found) > 1:
+		return 0, fmt.Errorf("%w: several private keys have the CKA_ID %x", hsm.ErrUnavailable, s.id)
+	}
+	s.object.Store(&signerObject{found[0], session.epoch})
+	return found[0], nil
+}
+
+// signatureForm is how one digest is signed.
+type signatureForm struct {
+	mechanism mechanism
+	input     []byte
+	size      int // bytes that the token returns
+	// encode makes Go's form of the token's; nil where they are the same.
+	encode func([]byte) ([]byte, error)
+	verify func(signature []byte) bool
+}
+
+// signerHashes are the hashes that a signer takes, with the numbers that
+// CK_RSA_PKCS_PSS_PARAMS has for them.
+var signerHashes = map[crypto.Hash]struct{ hash, mgf uint }{
+	crypto.SHA256: {pkcs11.CKM_SHA256, pkcs11.CKG_MGF1_SHA256},
+	crypto.SHA384: {pkcs11.CKM_SHA384, pkcs11.CKG_MGF1_SHA384},
+	crypto.SHA512: {pkcs11.CKM_SHA512, pkcs11.CKG_MGF1_SHA512},
+}
+
+func formOf(public crypto.PublicKey, digest []byte, opts crypto.SignerOpts) (signatureForm, error) {
+	hash := opts.HashFunc()
+	if _, ok := signerHashes[hash]; !ok || len(digest) != hash.Size() {
+		return signatureForm{}, fmt.Errorf("%w: a signature of %d bytes as a digest of %v", hsm.ErrUnsupported, len(digest), hash)
+	}
+	switch key := public.(type) {
+	case *ecdsa.PublicKey:
+		return ecdsaForm(key, digest)
+	case *rsa.PublicKey:
+		if pss, ok := opts.(*rsa.PSSOptions); ok {
+			return pssForm(key, digest, pss, hash)
+		}
+		return pkcs1Form(key, digest, hash)
+	}
+	return signatureForm{}, fmt.Errorf("%w: signatures with a %T", hsm.ErrUnsupported, public)
+}
+
+// signerCurves are the curves that a signer takes.
+var signerCurves = []elliptic.Curve{elliptic.P256(), elliptic.P384(), elliptic.P521()}
+
+func ecdsaForm(key *ecdsa.PublicKey, digest []byte) (signatureForm, error) {
+	if !slices.Contains(signerCurves, key.Curve) {
+		return signatureForm{}, fmt.Errorf("%w: ECDSA on %s", hsm.ErrUnsupported, key.Params().Name)
+	}
+	size := (key.Params().BitSize + 7) / 8
+	return signatureForm{
+		mechanism: mechanism{kind: pkcs11.CKM_ECDSA},
+		input:     digest[:min(len(digest), size)], // the leftmost bits (FIPS 186-5, 6.4.1)
+		size:      2 * size,
+		encode:    derOfECDSA,
+		verify:    func(signature []byte) bool { return ecdsa.VerifyASN1(key, digest, signature) },
+	}, nil
+}
+
+func pkcs1Form(key *rsa.PublicKey, digest []byte, hash crypto.Hash) (signatureForm, error) {
+	info, err := digestInfo(hash, digest)
+	return signatureForm{
+		mechanism: mechanism{kind: pkcs11.CKM_RSA_PKCS}, input: info, size: key.Size(),
+		verify: func(signature []byte) bool { return rsa.VerifyPKCS1v15(key, hash, digest, signature) == nil },
+	}, err
+}
+
+func pssForm(key *rsa.PublicKey, digest []byte, pss *rsa.PSSOptions, hash crypto.Hash) (signatureForm, error) {
+	salt, most := pss.SaltLength, (key.N.BitLen()-1+7)/8-2-hash.Size() // RFC 8017, 9.1.1
+	switch salt {
+	case rsa.PSSSaltLengthEqualsHash:
+		salt = hash.Size()
+	case rsa.PSSSaltLengthAuto:
+		salt = most
+	}
+	if salt < 0 || salt > most {
+		return signatureForm{}, fmt.Errorf("%w: PSS with a salt of %d bytes", hsm.ErrUnsupported, salt)
+	}
+	row := signerHashes[hash]
+	return signatureForm{
+		mechanism: mechanism{kind: pkcs11.CKM_RSA_PKCS_PSS, params: ulongs(row.hash, row.mgf, uint(salt))}, input: digest, size: key.Size(),
+		verify: func(signature []byte) bool {
+			return rsa.VerifyPSS(key, hash, digest, signature, &rsa.PSSOptions{SaltLength: salt, Hash: hash}) == nil
+		},
+	}, nil
+}
+
+// derOfECDSA makes an Ecdsa-Sig-Value (RFC 3279, 2.2.3) of a token's two numbers.
+func derOfECDSA(raw []byte) ([]byte, error) {
+	half := len(raw) / 2
+	return asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(raw[:half]), new(big.Int).SetBytes(raw[half:])})
+}
+
+// digestAlgorithms are the object identifiers of the hashes (RFC 8017, B.1).
+var digestAlgorithms = map[crypto.Hash]asn1.ObjectIdentifier{
+	crypto.SHA256: {2, 16, 840, 1, 101, 3, 4, 2, 1},
+	crypto.SHA384: {2, 16, 840, 1, 101, 3, 4, 2, 2},
+	crypto.SHA512: {2, 16, 840, 1, 101, 3, 4, 2, 3},
+}
+
+// digestInfo makes a DigestInfo (RFC 8017, 9.2).
+func digestInfo(hash crypto.Hash, digest []byte) ([]byte, error) {
+	type algorithm struct {
+		Algorithm  asn1.ObjectIdentifier
+		Parameters asn1.RawValue
+	}
+	return asn1.Marshal(struct {
+		Algorithm algorithm
+		Digest    []byte
+	}{algorithm{digestAlgorithms[hash], asn1.NullRawValue}, digest})
+}
