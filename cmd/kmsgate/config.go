@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"kmsgate/hsm"
 )
 
 // config is the configuration file of serve and of the commands that share it.
@@ -32,13 +34,19 @@ type config struct {
 	MaxInFlight int `yaml:"max_in_flight,omitempty"`
 	// RequestTimeout bounds the work on one request. Optional: 10s.
 	RequestTimeout time.Duration `yaml:"request_timeout,omitempty"`
+	// GenerationTimeout bounds requests that make key pairs, which takes long in
+	// software. Optional: 60s.
+	GenerationTimeout time.Duration `yaml:"generation_timeout,omitempty"`
 	// Log is the lowest level logged: debug, info, warn, error. Optional: info.
 	Log string `yaml:"log,omitempty"`
 }
 
+// tlsConfig is a certificate and its key: a file, or a key pair in a token.
 type tlsConfig struct {
 	Certificate string `yaml:"certificate,omitempty"` // PEM file, the leaf first
 	Key         string `yaml:"key,omitempty"`         // PEM file
+	Token       string `yaml:"token,omitempty"`       // a token's name
+	KeyID       string `yaml:"key_id,omitempty"`      // CKA_ID in that token, in hexadecimal
 }
 
 type databaseConfig struct {
@@ -68,6 +76,15 @@ type tokenConfig struct {
 	MaxSessions int           `yaml:"max_sessions,omitempty"` // Optional: what the token allows
 	CachedKeys  int           `yaml:"cached_keys,omitempty"`  // Optional: 1000
 	CallTimeout time.Duration `yaml:"call_timeout,omitempty"` // Optional: 5s
+	// Strict refuses algorithms of which a part would be done outside the token.
+	// Optional: false.
+	Strict bool `yaml:"strict,omitempty"`
+	// IV says who makes the IVs of AES-GCM: given, written or appended. Optional:
+	// given.
+	IV string `yaml:"iv,omitempty"`
+	// WrapMechanisms are tried in this order for new domain keys. Optional: what
+	// the README of hsm lists.
+	WrapMechanisms []uint `yaml:"wrap_mechanisms,omitempty"`
 }
 
 // regionConfig is a region label and its default key store.
@@ -75,14 +92,17 @@ type regionConfig struct {
 	Name  string `yaml:"name,omitempty"`
 	Store string `yaml:"store,omitempty"` // key store id
 	Token string `yaml:"token,omitempty"` // a token's name
+	// Residency is where the store's new keys live: wrapped, as far as the token
+	// can wrap them, or resident. Optional: wrapped.
+	Residency hsm.Residency `yaml:"residency,omitempty"`
 }
 
 // maxConfigBytes bounds a configuration file.
 const maxConfigBytes = 1 << 20
 
-// readConfig reads a configuration file. Errors name the file, and the key and
-// line that are wrong.
-func readConfig(path string) (*config, error) {
+// readConfig reads a configuration file; more are checks beyond those that every
+// command wants. Errors name the file, and the key and line that are wrong.
+func readConfig(path string, more ...func(*config) error) (*config, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
@@ -95,14 +115,14 @@ func readConfig(path string) (*config, error) {
 	if len(text) > maxConfigBytes {
 		return nil, fmt.Errorf("configuration %s is larger than %d bytes", path, maxConfigBytes)
 	}
-	c, err := parseConfig(text)
+	c, err := parseConfig(text, more...)
 	if err != nil {
 		return nil, fmt.Errorf("configuration %s: %w", path, err)
 	}
 	return c, nil
 }
 
-func parseConfig(text []byte) (*config, error) {
+func parseConfig(text []byte, more ...func(*config) error) (*config, error) {
 	var c config
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	decoder.KnownFields(true)
@@ -113,8 +133,10 @@ func parseConfig(text []byte) (*config, error) {
 		return nil, errors.New("there is more than one document in the file")
 	}
 	c.setDefaults()
-	if err := c.check(); err != nil {
-		return nil, atLine(err, text)
+	for _, check := range append([]func(*config) error{(*config).check}, more...) {
+		if err := check(&c); err != nil {
+			return nil, atLine(err, text)
+		}
 	}
 	return &c, nil
 }

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"regexp"
 	"time"
+
+	"kmsgate/hsm"
+	"kmsgate/hsm/pkcs11"
 )
 
 // configError is a key of the configuration with a value that cannot work.
@@ -38,12 +42,22 @@ var storePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,63}$`)
 // leastConnections is what the gateway's own work needs.
 const leastConnections = 4
 
-// leastTimeout leaves a request time for its work and for its record.
-const leastTimeout = time.Second
+// leastTimeout leaves a request time for its work and for its record;
+// mostGeneration is as long as a client waits for anything.
+const (
+	leastTimeout   = time.Second
+	mostGeneration = 10 * time.Minute
+)
+
+// maxKeyIDBytes is as long as a CKA_ID may be that is named in a configuration.
+const maxKeyIDBytes = 64
 
 // check refuses what cannot work, naming the key.
 func (c *config) check() error {
 	if err := first(c.rules()); err != nil {
+		return err
+	}
+	if err := first(c.TLS.rules()); err != nil {
 		return err
 	}
 	if err := c.checkModules(); err != nil {
@@ -52,16 +66,19 @@ func (c *config) check() error {
 	return c.checkRegions()
 }
 
+// checkListening refuses to serve without TLS where others could listen. The
+// commands that make the key and the certificate run before there is TLS.
+func (c *config) checkListening() error {
+	return first([]rule{{
+		c.TLS.Certificate == "" && !isLoopback(c.Listen), "listen",
+		fmt.Sprintf("%s is not loopback: set tls.certificate and tls.key, or a key in a token; without TLS only 127.0.0.1 or [::1] is served", c.Listen),
+	}})
+}
+
 func (c *config) rules() []rule {
-	certificate, key := c.TLS.Certificate, c.TLS.Key
 	var level slog.Level
 	return []rule{
 		{c.Listen == "", "listen", "is missing: host:port of the API"},
-		{(certificate == "") != (key == ""), "tls", "needs both certificate and key"},
-		{
-			certificate == "" && !isLoopback(c.Listen), "listen",
-			fmt.Sprintf("%s is not loopback: set tls.certificate and tls.key; without TLS only 127.0.0.1 or [::1] is served", c.Listen),
-		},
 		{
 			c.AdminListen != "" && !isLoopback(c.AdminListen), "admin_listen",
 			fmt.Sprintf("%s is not loopback: metrics and pprof are served on loopback only", c.AdminListen),
@@ -79,7 +96,25 @@ func (c *config) rules() []rule {
 			c.RequestTimeout != 0 && (c.RequestTimeout < leastTimeout || c.RequestTimeout > drainTimeout), "request_timeout",
 			fmt.Sprintf("must be %s to %s", leastTimeout, drainTimeout),
 		},
+		{
+			c.GenerationTimeout != 0 && (c.GenerationTimeout < leastTimeout || c.GenerationTimeout > mostGeneration), "generation_timeout",
+			fmt.Sprintf("must be %s to %s", leastTimeout, mostGeneration),
+		},
 		{level.UnmarshalText([]byte(c.Log)) != nil, "log", "must be debug, info, warn or error"},
+	}
+}
+
+func (t *tlsConfig) rules() []rule {
+	any := *t != tlsConfig{}
+	id, err := hex.DecodeString(t.KeyID)
+	return []rule{
+		{any && (t.Certificate == "" || (t.Key == "" && t.Token == "")), "tls", "needs both certificate and key, or the token and key_id of a key"},
+		{t.Key != "" && (t.Token != "" || t.KeyID != ""), "tls", "has a key and a token: the certificate's key is in one place"},
+		{(t.Token == "") != (t.KeyID == ""), "tls", "needs both token and key_id; kmsgate hsm tls-key prints them"},
+		{
+			err != nil || len(id) > maxKeyIDBytes, "tls.key_id",
+			fmt.Sprintf("must be a CKA_ID of at most %d bytes in hexadecimal", maxKeyIDBytes),
+		},
 	}
 }
 
@@ -108,6 +143,7 @@ func (c *config) checkModules() error {
 }
 
 func (t *tokenConfig) check(at string, names map[string]bool) error {
+	_, known := ivModes[t.IV]
 	return first([]rule{
 		{t.Name == "", at + ".name", "is missing: what regions call the token"},
 		{names[t.Name], at + ".name", fmt.Sprintf("%q is the name of another token already", t.Name)},
@@ -116,7 +152,13 @@ func (t *tokenConfig) check(at string, names map[string]bool) error {
 		{t.MaxSessions < 0, at + ".max_sessions", "cannot be negative"},
 		{t.CachedKeys < 0, at + ".cached_keys", "cannot be negative"},
 		{t.CallTimeout < 0, at + ".call_timeout", "cannot be negative"},
+		{!known, at + ".iv", "must be given, written or appended"},
 	})
+}
+
+// ivModes are the words for who makes IVs.
+var ivModes = map[string]pkcs11.IVMode{
+	"": pkcs11.IVGiven, "given": pkcs11.IVGiven, "written": pkcs11.IVWritten, "appended": pkcs11.IVAppended,
 }
 
 func (c *config) checkRegions() error {
@@ -126,6 +168,9 @@ func (c *config) checkRegions() error {
 			tokens[t.Name] = true
 		}
 	}
+	if c.TLS.Token != "" && !tokens[c.TLS.Token] {
+		return &configError{"tls.token", fmt.Sprintf("no token has the name %q", c.TLS.Token)}
+	}
 	for i, r := range c.Regions {
 		at := fmt.Sprintf("regions[%d]", i)
 		err := first([]rule{
@@ -134,6 +179,7 @@ func (c *config) checkRegions() error {
 			{!storePattern.MatchString(r.Store), at + ".store", "must be 1 to 64 of a-z, 0-9 and -, not beginning with -"},
 			{stores[r.Store], at + ".store", fmt.Sprintf("%q is the store of another region already", r.Store)},
 			{!tokens[r.Token], at + ".token", fmt.Sprintf("no token has the name %q", r.Token)},
+			{r.Residency != "" && r.Residency != hsm.Wrapped && r.Residency != hsm.Resident, at + ".residency", "must be wrapped or resident"},
 		})
 		if err != nil {
 			return err

@@ -84,6 +84,7 @@ var (
 // typeNames are what our types are to whoever writes the file.
 var typeNames = map[string]string{
 	"bool": "true or false", "int": "a number", "int32": "a number", "string": "text",
+	"uint": "a number", "[]uint": "a list of numbers", "hsm.Residency": "text",
 	"time.Duration": "a duration like 10s",
 }
 

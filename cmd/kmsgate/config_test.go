@@ -6,6 +6,9 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"kmsgate/hsm"
+	"kmsgate/hsm/pkcs11"
 )
 
 const sampleFile = "../../deployments/kmsgate.yaml"
@@ -18,12 +21,15 @@ func TestSampleIsWhole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	uncommented := regexp.MustCompile(`(?m)^( *)#(\S+:( .*)?|  (certificate|key): .*)$`).ReplaceAllString(string(text), "$1$2")
+	uncommented := func(names string) string {
+		return regexp.MustCompile(`(?m)^( *)#(\S+:( .*)?|  (`+names+`): .*)$`).ReplaceAllString(string(text), "$1$2")
+	}
 	for name, text := range map[string]string{
 		"as it is":               string(text),
-		"with its optional keys": strings.Replace(uncommented, "        label: kmsgate\n", "", 1),
+		"with its optional keys": strings.Replace(uncommented("certificate|key"), "        label: kmsgate\n", "", 1),
+		"with a key in a token":  strings.Replace(uncommented("certificate|token|key_id"), "        label: kmsgate\n", "", 1),
 	} {
-		if _, err := parseConfig([]byte(text)); err != nil {
+		if _, err := parseConfig([]byte(text), (*config).checkListening); err != nil {
 			t.Errorf("the sample %s: %v", name, err)
 		}
 	}
@@ -46,6 +52,99 @@ func TestSampleHasTheDefaults(t *testing.T) {
 	if !*c.Throttling || c.Log != "info" || c.Database.AllowUnsafeDurability {
 		t.Errorf("throttling %v, log %s, allow_unsafe_durability %v; want true, info, false", *c.Throttling, c.Log, c.Database.AllowUnsafeDurability)
 	}
+	if c.GenerationTimeout != defaultGenerationTimeout {
+		t.Errorf("generation_timeout is %v, want %v", c.GenerationTimeout, defaultGenerationTimeout)
+	}
+	token := engineConfigOf(c.Modules[0], c.Modules[0].Tokens[0])
+	if token.Strict || token.IV != pkcs11.IVGiven || token.WrapMechanisms != nil || c.residentStores("main") != nil {
+		t.Errorf("strict %v, iv %v, wrap_mechanisms %v, resident stores %v; want false, given, none, none",
+			token.Strict, token.IV, token.WrapMechanisms, c.residentStores("main"))
+	}
+}
+
+// TestTokenSettingsReachTheEngine changes what the sample says of its token.
+func TestTokenSettingsReachTheEngine(t *testing.T) {
+	t.Parallel()
+	text := sampleText(t)
+	for _, change := range [][2]string{
+		{"strict: false", "strict: true"},
+		{"iv: given", "iv: appended"},
+		{"#wrap_mechanisms: [0x210B, 0x2109]", "wrap_mechanisms: [0x210B, 0x80000171]"},
+		{"residency: wrapped", "residency: resident"},
+		{"generation_timeout: 60s", "generation_timeout: 2m"},
+	} {
+		text = replaced(t, text, change[0], change[1])
+	}
+	c, err := parseConfig([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := engineConfigOf(c.Modules[0], c.Modules[0].Tokens[0])
+	if !token.Strict || token.IV != pkcs11.IVAppended || !reflect.DeepEqual(token.WrapMechanisms, []uint{0x210B, 0x80000171}) {
+		t.Errorf("strict %v, iv %v, wrap_mechanisms %x; want true, appended, [210b 80000171]", token.Strict, token.IV, token.WrapMechanisms)
+	}
+	if got := c.residentStores("main"); !reflect.DeepEqual(got, []string{"default-us-east-1"}) || c.Regions[0].Residency != hsm.Resident {
+		t.Errorf("resident stores of the token are %q, want the region's", got)
+	}
+	if c.residentStores("other") != nil || c.generationTimeout().Minutes() != 2 {
+		t.Errorf("resident stores of another token %q, generation_timeout %v; want none, 2m", c.residentStores("other"), c.generationTimeout())
+	}
+}
+
+// TestSettingsThatCannotWork wants them to be refused with their line and key.
+func TestSettingsThatCannotWork(t *testing.T) {
+	t.Parallel()
+	const inToken, commented = "\ntls:\n  certificate: c.pem\n  token: main\n  key_id: \"0a0b\"\n", "\n#tls:\n"
+	for _, tc := range []struct{ name, was, is, want string }{
+		{"key and token", commented, inToken + "  key: k.pem\n", "tls: has a key and a token"},
+		{"token without key_id", commented, strings.Replace(inToken, "  key_id: \"0a0b\"\n", "", 1), "tls: needs both token and key_id"},
+		{"key_id without token", commented, strings.Replace(inToken, "  token: main\n", "", 1), "tls: needs both certificate and key"},
+		{"token without certificate", commented, strings.Replace(inToken, "  certificate: c.pem\n", "", 1), "tls: needs both certificate and key"},
+		{"key_id in decimals with a letter", commented, strings.Replace(inToken, "0a0b", "0x0a", 1), "tls.key_id: must be a CKA_ID"},
+		{"key_id of odd length", commented, strings.Replace(inToken, "0a0b", "0a0", 1), "tls.key_id: must be a CKA_ID"},
+		{"key_id too long", commented, strings.Replace(inToken, "0a0b", strings.Repeat("0a", 65), 1), "tls.key_id: must be a CKA_ID"},
+		{"token that is not there", commented, strings.Replace(inToken, "main", "mian", 1), `tls.token: no token has the name "mian"`},
+		{"TLS off loopback", "listen: 127.0.0.1:4599", "listen: 0.0.0.0:4599", "listen: 0.0.0.0:4599 is not loopback"},
+		{"unknown IV", "iv: given", "iv: mine", "modules[0].tokens[0].iv: must be given, written or appended"},
+		{"wrap mechanism in words", "#wrap_mechanisms: [0x210B, 0x2109]", "wrap_mechanisms: [KWP]", `"KWP" is not a number`},
+		{"wrap mechanism alone", "#wrap_mechanisms: [0x210B, 0x2109]", "wrap_mechanisms: KWP", `"KWP" is not a list of numbers`},
+		{"external residency", "residency: wrapped", "residency: external", "regions[0].residency: must be wrapped or resident"},
+		{"no time for a pair", "generation_timeout: 60s", "generation_timeout: 1ms", "generation_timeout: must be 1s to 10m0s"},
+		{"too long for a pair", "generation_timeout: 60s", "generation_timeout: 1h", "generation_timeout: must be 1s to 10m0s"},
+	} {
+		_, err := parseConfig([]byte(replaced(t, sampleText(t), tc.was, tc.is)), (*config).checkListening)
+		if err == nil || !strings.Contains(err.Error(), tc.want) || !strings.HasPrefix(err.Error(), "line ") {
+			t.Errorf("%s: %v, want a line and %q", tc.name, err, tc.want)
+		}
+	}
+}
+
+// TestCommandsRunBeforeThereIsTLS wants the commands that make a key and its
+// certificate to take a configuration that serve does not take yet.
+func TestCommandsRunBeforeThereIsTLS(t *testing.T) {
+	t.Parallel()
+	text := replaced(t, sampleText(t), "listen: 127.0.0.1:4599", "listen: 0.0.0.0:4599")
+	if _, err := parseConfig([]byte(text)); err != nil {
+		t.Error(err)
+	}
+}
+
+func sampleText(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(sampleFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// replaced is text with the one place changed that was as it says.
+func replaced(t *testing.T, text, was, is string) string {
+	t.Helper()
+	if !strings.Contains(text, was) {
+		t.Fatalf("%q is not in the sample", was)
+	}
+	return strings.Replace(text, was, is, 1)
 }
 
 // keysOf are the keys of a part of the configuration, with their path.

@@ -7,12 +7,16 @@ import (
 	"os"
 	"time"
 
+	"github.com/ThalesGroup/crypto11"
+
 	"kmsgate/hsm/pkcs11"
 	"kmsgate/metadata/audit"
 )
 
 // hsmCommands are the subcommands of hsm.
 var hsmCommands = []command{
+	{"inspect", "list a token's objects with their attributes, and what is wrong with them", runHSMInspect},
+	{"tls-key", "make the key of the API's TLS certificate in a token, and its request", runHSMTLSKey},
 	{"login", "try the PIN of every configured token once, and clear the marks of refused PINs", runHSMLogin},
 }
 
@@ -33,25 +37,41 @@ func runHSMLogin(ctx context.Context, p *program, args []string) error {
 		return err
 	}
 	return p.withDatabase(ctx, *path, func(i *installation) error {
-		tried := 0
-		for _, m := range i.config.Modules {
-			for _, t := range m.Tokens {
-				if *only != "" && t.Name != *only {
-					continue
-				}
-				tried++
-				serial, err := i.loginByOrder(ctx, m, t)
-				if err != nil {
-					return fmt.Errorf("token %s: %w", t.Name, err)
-				}
-				fmt.Fprintf(p.stdout, "Token %s (serial %s): the PIN works.\n", t.Name, serial)
-			}
+		tokens, err := i.config.tokensNamed(*only)
+		if err != nil {
+			return err
 		}
-		if tried == 0 {
-			return errors.New("no token of that name is configured")
+		for _, t := range tokens {
+			serial, err := i.loginByOrder(ctx, t.module, t.tokenConfig)
+			if err != nil {
+				return fmt.Errorf("token %s: %w", t.Name, err)
+			}
+			fmt.Fprintf(p.stdout, "Token %s (serial %s): the PIN works.\n", t.Name, serial)
 		}
 		return nil
 	})
+}
+
+// configuredToken is a token and the module that it is reached through.
+type configuredToken struct {
+	tokenConfig
+	module moduleConfig
+}
+
+// tokensNamed are the configured tokens of a name, or all of them without one.
+func (c *config) tokensNamed(name string) ([]configuredToken, error) {
+	var tokens []configuredToken
+	for _, m := range c.Modules {
+		for _, t := range m.Tokens {
+			if name == "" || t.Name == name {
+				tokens = append(tokens, configuredToken{t, m})
+			}
+		}
+	}
+	if len(tokens) == 0 {
+		return nil, errors.New("no token of that name is configured")
+	}
+	return tokens, nil
 }
 
 // loginByOrder tries a token's PIN once, records that and how it went, and
@@ -66,10 +86,55 @@ func (i *installation) loginByOrder(ctx context.Context, m moduleConfig, t token
 	if err == nil {
 		err = i.store.ClearLoginMark(ctx, serial)
 	}
-	event := adminEvent("hsm login", "Login", "", "", time.Now(), audit.Members{
-		audit.String("token", t.Name), audit.String("serialNumber", serial), audit.Bool("successful", err == nil),
+	return serial, errors.Join(err, i.recordLogin(ctx, "hsm login", t.Name, serial, err))
+}
+
+// recordLogin records that a PIN was tried or was not to be tried.
+func (i *installation) recordLogin(ctx context.Context, command, token, serial string, err error) error {
+	return i.record(ctx, adminEvent(command, "Login", "", "", time.Now(), audit.Members{
+		audit.String("token", token), audit.String("serialNumber", serial), audit.Bool("successful", err == nil),
+	}))
+}
+
+// Limits of crypto11: the session that holds the login and a few for work, and how
+// long to wait for one of these.
+const (
+	crypto11Sessions = 4
+	crypto11Wait     = 2 * time.Second
+)
+
+// withCrypto11 logs in to a token through crypto11, by the rule of the engine, and
+// records that. It is for commands in a process of their own: crypto11 initialises
+// the module, wants the PIN as a string, which nobody can clear, and when it is
+// closed finalises the module under everybody.
+func (i *installation) withCrypto11(ctx context.Context, command string, t configuredToken, do func(c *crypto11.Context, serial string) error) error {
+	if t.module.InitArguments != "" {
+		return errors.New("the module has init_arguments, and crypto11 cannot hand them to C_Initialize: use what the library takes from its environment or a file of its own")
+	}
+	if err := t.module.setEnvironment(); err != nil {
+		return err
+	}
+	engine := engineConfigOf(t.module, t.tokenConfig)
+	engine.Marks = i.store
+	var token *crypto11.Context
+	serial, err := pkcs11.LoginBy(ctx, engine, func(pin []byte) (err error) {
+		token, err = crypto11.Configure(&crypto11.Config{
+			Path: t.module.Path, TokenLabel: t.Label, TokenSerial: t.Serial, Pin: string(pin),
+			MaxSessions: crypto11Sessions, PoolWaitTimeout: crypto11Wait,
+		})
+		return err
 	})
-	return serial, errors.Join(err, i.record(ctx, event))
+	err = errors.Join(err, i.recordLogin(ctx, command, t.Name, serial, err))
+	if err == nil {
+		err = do(token, serial)
+	}
+	if token != nil {
+		err = errors.Join(err, token.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("token %s: %w%s", t.Name, err, advice(err))
+	}
+	return nil
 }
 
 // setEnvironment sets what the library finds in its environment.

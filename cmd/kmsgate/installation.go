@@ -22,8 +22,8 @@ type installation struct {
 	logger  *slog.Logger
 	store   *metadata.Store
 	engines []*pkcs11.Engine
-	// byStore has the engine of each key store.
-	byStore map[string]*pkcs11.Engine
+	// byStore has the engine of each key store, byToken that of each token's name.
+	byStore, byToken map[string]*pkcs11.Engine
 }
 
 // openInstallation opens the database and then the tokens: a token's PIN is
@@ -48,7 +48,9 @@ func openDatabase(ctx context.Context, c *config, logger *slog.Logger, metrics p
 	if err != nil {
 		return nil, err
 	}
-	return &installation{config: c, logger: logger, store: store, byStore: map[string]*pkcs11.Engine{}}, nil
+	return &installation{
+		config: c, logger: logger, store: store, byStore: map[string]*pkcs11.Engine{}, byToken: map[string]*pkcs11.Engine{},
+	}, nil
 }
 
 func (i *installation) openTokens(ctx context.Context, metrics prometheus.Registerer) error {
@@ -68,6 +70,7 @@ func (i *installation) openTokens(ctx context.Context, metrics prometheus.Regist
 func (i *installation) openToken(ctx context.Context, m moduleConfig, t tokenConfig, metrics prometheus.Registerer) error {
 	engineConfig := engineConfigOf(m, t)
 	engineConfig.Marks, engineConfig.Logger = i.store, i.logger
+	engineConfig.Resident, engineConfig.GenerateTimeout = i.config.residentStores(t.Name), i.config.generationTimeout()
 	stores := i.config.storesOf(t.Name)
 	for _, s := range stores {
 		keys, err := i.store.ServiceKeys(ctx, s)
@@ -87,7 +90,7 @@ func (i *installation) openToken(ctx context.Context, m moduleConfig, t tokenCon
 		return err
 	}
 	observed.watch(engine)
-	i.engines = append(i.engines, engine)
+	i.engines, i.byToken[t.Name] = append(i.engines, engine), engine
 	for _, s := range stores {
 		i.byStore[s] = engine
 	}
@@ -98,6 +101,7 @@ func engineConfigOf(m moduleConfig, t tokenConfig) pkcs11.Config {
 	return pkcs11.Config{
 		Module: m.Path, InitArguments: m.InitArguments, Label: t.Label, Serial: t.Serial, PIN: pkcs11.PINFile(t.PINFile),
 		MaxSessions: t.MaxSessions, MaxHandles: t.CachedKeys, CallTimeout: t.CallTimeout,
+		Strict: t.Strict, IV: ivModes[t.IV], WrapMechanisms: t.WrapMechanisms,
 	}
 }
 
@@ -114,6 +118,18 @@ func (c *config) storesOf(token string) []string {
 	var stores []string
 	for _, r := range c.Regions {
 		if r.Token == token {
+			stores = append(stores, r.Store)
+		}
+	}
+	return stores
+}
+
+// residentStores are those of a token's key stores whose new keys are to be
+// objects in the token.
+func (c *config) residentStores(token string) []string {
+	var stores []string
+	for _, r := range c.Regions {
+		if r.Token == token && r.Residency == hsm.Resident {
 			stores = append(stores, r.Store)
 		}
 	}
@@ -153,6 +169,7 @@ func (i *installation) newGateway(metrics prometheus.Registerer) (*gateway.Gatew
 	return gateway.New(gateway.Config{
 		Regions: regions, Tokens: tokens, Store: i.store, Logger: i.logger, Metrics: metrics,
 		Throttling: *i.config.Throttling, MaxInFlight: i.config.MaxInFlight, Timeout: i.config.RequestTimeout,
+		GenerationTimeout: i.config.generationTimeout(),
 	})
 }
 

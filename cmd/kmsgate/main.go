@@ -31,7 +31,7 @@ var commands = []command{
 	{"init", "make a token's service keys and the first account, once", runInit},
 	{"account", "create and list accounts, make root access keys", runAccount},
 	{"audit", "read the audit log", runAudit},
-	{"hsm", "try a token's PIN by order of an operator", runHSM},
+	{"hsm", "look into tokens, make the TLS key in one, try a PIN by order of an operator", runHSM},
 	{"bench", "measure a gateway against its token on this machine", runBench},
 	{"version", "print the version", runVersion},
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -32,7 +33,7 @@ func runServe(ctx context.Context, p *program, args []string) error {
 	if err := p.parse(set, args); err != nil {
 		return err
 	}
-	c, logger, err := p.configuration(*path)
+	c, logger, err := p.configuration(*path, (*config).checkListening)
 	if err != nil {
 		return err
 	}
@@ -48,12 +49,13 @@ func runServe(ctx context.Context, p *program, args []string) error {
 	return errors.Join(err, i.close(ctx))
 }
 
-// configuration reads the configuration file and makes the logger it asks for.
-func (p *program) configuration(path string) (*config, *slog.Logger, error) {
+// configuration reads the configuration file, with checks beyond those that every
+// command wants, and makes the logger it asks for.
+func (p *program) configuration(path string, more ...func(*config) error) (*config, *slog.Logger, error) {
 	if path == "" {
 		return nil, nil, usagef("-config is missing: the configuration file; deployments/kmsgate.yaml is a sample")
 	}
-	c, err := readConfig(path)
+	c, err := readConfig(path, more...)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -86,12 +88,19 @@ type addresses struct {
 const (
 	readHeaderTimeout = 5 * time.Second
 	readTimeout       = 10 * time.Second
-	writeTimeout      = 60 * time.Second
+	answerTimeout     = 30 * time.Second // from the end of the longest work
 	idleTimeout       = 5 * time.Minute
 	maxHeaderBytes    = 64 << 10
-	maxConnections    = 8192 // of the API; more wait to be accepted
-	drainTimeout      = 15 * time.Second
+	maxConnections    = 8192             // of the API; more wait to be accepted
+	drainTimeout      = 15 * time.Second // or what the making of a key pair takes
+
+	defaultGenerationTimeout = 60 * time.Second
 )
+
+// generationTimeout bounds the longest work on a request.
+func (c *config) generationTimeout() time.Duration {
+	return cmp.Or(c.GenerationTimeout, defaultGenerationTimeout)
+}
 
 // serve listens and serves until ctx ends, then finishes what was accepted.
 // ready is told the addresses once it listens; its error ends the serving.
@@ -101,7 +110,7 @@ func (i *installation) serve(ctx context.Context, registry *prometheus.Registry,
 	if err != nil {
 		return err
 	}
-	api, err := i.listen()
+	api, err := i.listen(ctx)
 	if err != nil {
 		return err
 	}
@@ -154,7 +163,7 @@ func (i *installation) run(ctx context.Context, g *gateway.Gateway, servers []*h
 			i.logger.Info("stopping: finishing what was accepted")
 		}
 	}
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(drainTimeout, i.config.generationTimeout()))
 	defer cancel()
 	for _, server := range servers {
 		if late := server.Shutdown(drain); late != nil {
@@ -168,7 +177,7 @@ func (i *installation) run(ctx context.Context, g *gateway.Gateway, servers []*h
 	return err
 }
 
-func (i *installation) listen() (net.Listener, error) {
+func (i *installation) listen(ctx context.Context) (net.Listener, error) {
 	listener, err := net.Listen("tcp", i.config.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
@@ -177,7 +186,7 @@ func (i *installation) listen() (net.Listener, error) {
 	if i.config.TLS.Certificate == "" {
 		return listener, nil
 	}
-	certificate, err := tls.LoadX509KeyPair(i.config.TLS.Certificate, i.config.TLS.Key)
+	certificate, err := i.certificate(ctx)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("tls: %w", err), listener.Close())
 	}
@@ -188,9 +197,10 @@ func (i *installation) listen() (net.Listener, error) {
 
 func (i *installation) newServer(handler http.Handler) *http.Server {
 	return &http.Server{
-		Handler: handler, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout,
-		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
-		ErrorLog: slog.NewLogLogger(i.logger.Handler(), slog.LevelWarn),
+		Handler: handler, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout,
+		WriteTimeout: i.config.generationTimeout() + answerTimeout, IdleTimeout: idleTimeout,
+		MaxHeaderBytes: maxHeaderBytes,
+		ErrorLog:       slog.NewLogLogger(i.logger.Handler(), slog.LevelWarn),
 	}
 }
 

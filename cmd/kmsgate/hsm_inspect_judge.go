@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"kmsgate/hsm"
+	"kmsgate/metadata"
+)
+
+// Beginnings of the labels that keys of ours have.
+const (
+	labelOfOurs    = "kmsgate/" // service keys and the key of the API's certificate
+	labelOfKMSKeys = "kms/"     // KMS keys that live in the token
+)
+
+// mustBe are the attributes that an object of ours has to have.
+type mustBe map[string]bool
+
+// with is these attributes and more.
+func (m mustBe) with(more mustBe) mustBe {
+	all := maps.Clone(m)
+	maps.Copy(all, more)
+	return all
+}
+
+var (
+	// neverLeaves holds for every key that is made for the gateway itself.
+	neverLeaves = mustBe{"TOKEN": true, "PRIVATE": true, "SENSITIVE": true, "EXTRACTABLE": false, "NEVER_EXTRACTABLE": true}
+	// unchanging holds for service keys.
+	unchanging = neverLeaves.with(mustBe{"ALWAYS_SENSITIVE": true, "MODIFIABLE": false})
+	// kmsKeyMustBe leaves room for imported keys, which were outside once.
+	kmsKeyMustBe = mustBe{"TOKEN": true, "PRIVATE": true, "SENSITIVE": true, "EXTRACTABLE": false, "MODIFIABLE": false}
+	noUse        = mustBe{"ENCRYPT": false, "DECRYPT": false, "SIGN": false, "VERIFY": false, "WRAP": false, "UNWRAP": false, "DERIVE": false}
+
+	serviceKeyMustBe = map[hsm.ServiceKeyKind]mustBe{
+		hsm.DomainKey:  unchanging.with(noUse).with(mustBe{"WRAP": true, "UNWRAP": true}),
+		hsm.BindingKey: unchanging.with(noUse).with(mustBe{"SIGN": true, "VERIFY": true}),
+		hsm.SealingKey: unchanging.with(noUse).with(mustBe{"ENCRYPT": true, "DECRYPT": true}),
+	}
+	tlsKeyMustBe = neverLeaves.with(mustBe{"SIGN": true, "DECRYPT": false, "UNWRAP": false, "DERIVE": false})
+)
+
+// Classes that hold secrets.
+var secretClasses = []string{"SECRET_KEY", "PRIVATE_KEY"}
+
+// knownObjects is what a token is expected to have.
+type knownObjects struct {
+	services map[string]metadata.ServiceKey // by CKA_ID in hexadecimal
+	tlsKey   string                         // CKA_ID in hexadecimal; empty if the token is not to have it
+	seen     map[string]bool                // CKA_IDs of these that were found
+}
+
+func (i *installation) knownObjects(ctx context.Context, t configuredToken) (*knownObjects, error) {
+	known := &knownObjects{services: map[string]metadata.ServiceKey{}, seen: map[string]bool{}}
+	if i.config.TLS.Token == t.Name {
+		known.tlsKey = strings.ToLower(i.config.TLS.KeyID)
+	}
+	for _, store := range i.config.storesOf(t.Name) {
+		keys, err := i.store.ServiceKeys(ctx, store)
+		if err != nil {
+			return nil, err
+		}
+		for _, k := range keys {
+			known.services[hex.EncodeToString(k.ID)] = k
+		}
+	}
+	return known, nil
+}
+
+// judge says of every object whose it is and what is wrong with it, and of the token
+// what it does not have.
+func (k *knownObjects) judge(t *inspectedToken) {
+	for n := range t.Objects {
+		k.judgeObject(&t.Objects[n])
+	}
+	for id, row := range k.services {
+		if !k.seen[id] && row.State != metadata.ServiceKeyCreating {
+			t.Problems = append(t.Problems, fmt.Sprintf("the token does not have the %s (CKA_ID %s)", describeServiceKey(row), id))
+		}
+	}
+	if k.tlsKey != "" && !k.seen[k.tlsKey] {
+		t.Problems = append(t.Problems, fmt.Sprintf("the token does not have the private key of the API's certificate (CKA_ID %s)", k.tlsKey))
+	}
+	slices.Sort(t.Problems)
+}
+
+func (k *knownObjects) judgeObject(o *inspectedObject) {
+	holdsSecret := slices.Contains(secretClasses, o.Class)
+	row, service := k.services[o.ID]
+	var must mustBe
+	switch {
+	case service && o.Class == "SECRET_KEY":
+		o.Is, must = describeServiceKey(row), serviceKeyMustBe[row.Kind]
+		if k.seen[o.ID] {
+			o.Problems = append(o.Problems, "there are several objects with this CKA_ID")
+		}
+		if want := fmt.Sprintf("%s%s/%s/%d", labelOfOurs, row.Store, row.Kind, row.Generation); o.Label != want {
+			o.Problems = append(o.Problems, fmt.Sprintf("its label is %s, want %s", printable(o.Label), want))
+		}
+		k.seen[o.ID] = true
+	case k.tlsKey != "" && o.ID == k.tlsKey:
+		o.Is, must = "key of the API's certificate", tlsKeyMustBe
+		k.seen[o.ID] = k.seen[o.ID] || o.Class == "PRIVATE_KEY"
+	case o.Label == defaultTLSLabel:
+		o.Is, must = "key of a TLS certificate, not in use by this configuration", tlsKeyMustBe
+	case strings.HasPrefix(o.Label, labelOfOurs):
+		o.Is, must = "service key that no key store of this configuration names", unchanging
+	case strings.HasPrefix(o.Label, labelOfKMSKeys):
+		o.Is, must = "KMS key", kmsKeyMustBe
+	}
+	if !holdsSecret {
+		return
+	}
+	for _, a := range inspectedAttributes {
+		want, asked := must[a.name]
+		if is, there := o.Attributes[a.name]; asked && there && is != want {
+			o.Problems = append(o.Problems, fmt.Sprintf("%s is %t, want %t", a.name, is, want))
+		}
+	}
+}
+
+func describeServiceKey(k metadata.ServiceKey) string {
+	return fmt.Sprintf("%s key, generation %d, of key store %s", k.Kind, k.Generation, k.Store)
+}
