@@ -24,6 +24,7 @@ type signer struct {
 	engine *Engine
 	id     []byte
 	public crypto.PublicKey
+	places chan struct{} // taken by calls that work or wait for a session
 	object atomic.Pointer[signerObject] // nil until it was found
 }
 
@@ -33,6 +34,11 @@ type signerObject struct {
 	epoch  uint64
 }
 
+// signerPlaces is how many calls of one signer are let at the sessions at once.
+// Whoever connects has a handshake signed before anybody knows who it is, and is not
+// to fill the queue that clients wait in.
+const signerPlaces = 64
+
 // Signer returns the private key with this CKA_ID for use by Go's libraries, such as
 // crypto/tls: ECDSA on P-256, P-384 or P-521 (DER), or RSA with PKCS #1 v1.5 or PSS,
 // over digests of SHA-256, SHA-384 or SHA-512. Its calls go through the engine's
@@ -41,7 +47,7 @@ type signerObject struct {
 // it is given out, the first one here. ErrMissing if the token has no such key,
 // ErrWrongMaterial if it is not that of the public key.
 func (e *Engine) Signer(ctx context.Context, id []byte, public crypto.PublicKey) (crypto.Signer, error) {
-	s := &signer{engine: e, id: slices.Clone(id), public: public}
+	s := &signer{engine: e, id: slices.Clone(id), public: public, places: make(chan struct{}, signerPlaces)}
 	opts := crypto.SignerOpts(crypto.SHA256)
 	if _, ok := public.(*rsa.PublicKey); ok {
 		opts = &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: crypto.SHA256} // TLS 1.3 needs it
@@ -69,7 +75,7 @@ func (s *signer) sign(ctx context.Context, digest []byte, opts crypto.SignerOpts
 	w := work{mechanism: "signer", in: [3][]byte{as.input}, run: func(session *session, _ handle, in [3][]byte) ([]byte, error) {
 		return s.signOn(session, as, in[0])
 	}}
-	signature, err := s.engine.do(ctx, hsm.Call{Class: hsm.Interactive}, nil, &w)
+	signature, err := s.do(ctx, &w)
 	if err == nil && as.encode != nil {
 		signature, err = as.encode(signature)
 	}
@@ -80,6 +86,19 @@ func (s *signer) sign(ctx context.Context, digest []byte, opts crypto.SignerOpts
 		return nil, fmt.Errorf("%w: a signature does not verify with the public key", hsm.ErrWrongMaterial)
 	}
 	return signature, nil
+}
+
+// do runs the work as the engine does, once there is a place for it.
+func (s *signer) do(ctx context.Context, w *work) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.engine.cfg.CallTimeout)
+	defer cancel()
+	select {
+	case s.places <- struct{}{}:
+		defer func() { <-s.places }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: signatures wait: %w", hsm.ErrBusy, context.Cause(ctx))
+	}
+	return s.engine.do(ctx, hsm.Call{Class: hsm.Interactive}, nil, w)
 }
 
 // signOn signs on a session. Where the object is not what it was, it is looked up

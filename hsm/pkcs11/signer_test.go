@@ -278,3 +278,37 @@ func TestSignerIsForManyGoroutines(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// TestSignerLeavesRoomForClients has more signatures wait than the queue has room for.
+func TestSignerLeavesRoomForClients(t *testing.T) {
+	cfg := configFor(newToken(t))
+	shim := newShim(t, &cfg)
+	cfg.MaxSessions, cfg.MaxQueue, cfg.CallTimeout = 2, signerPlaces+8, time.Minute
+	e := open(t, cfg)
+	public, _ := makePair(t, foreign(t, e), e, "P-256", []byte("a"))
+	key, err := e.Signer(t.Context(), []byte("a"), public)
+	must(t, err)
+	ctx := within(t, 20*time.Second)
+	shim.Hang(softhsm.Sign, true)
+	var wg sync.WaitGroup
+	for range 3 * signerPlaces {
+		wg.Go(func() {
+			if _, err := key.Sign(nil, make([]byte, 32), crypto.SHA256); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for ctx.Err() == nil && e.Stats().Waiting < signerPlaces-cfg.MaxSessions {
+		time.Sleep(time.Millisecond)
+	}
+	wg.Go(func() {
+		if _, err := e.Random(t.Context(), client, 1); err != nil {
+			t.Errorf("a client's call beside signatures that wait: %v", err)
+		}
+	})
+	for ctx.Err() == nil && e.Stats().Waiting < signerPlaces-cfg.MaxSessions+1 {
+		time.Sleep(time.Millisecond)
+	}
+	shim.Hang(softhsm.Sign, false)
+	wg.Wait()
+}
