@@ -119,6 +119,18 @@ func TestSettingsThatCannotWork(t *testing.T) {
 	}
 }
 
+// TestKeyIDsAreText wants a CKA_ID to be read digit by digit, though it looks like a
+// number to YAML.
+func TestKeyIDsAreText(t *testing.T) {
+	t.Parallel()
+	for _, id := range []string{"00112233445566778899001122334455", "0012", "12e4"} {
+		c, err := parseConfig([]byte(replaced(t, sampleText(t), "\n#tls:\n", "\ntls:\n  certificate: c.pem\n  token: main\n  key_id: "+id+"\n")))
+		if err != nil || c.TLS.KeyID != id {
+			t.Errorf("key_id %s: %v, or it is read as another one", id, err)
+		}
+	}
+}
+
 // TestCommandsRunBeforeThereIsTLS wants the commands that make a key and its
 // certificate to take a configuration that serve does not take yet.
 func TestCommandsRunBeforeThereIsTLS(t *testing.T) {
