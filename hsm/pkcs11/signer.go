@@ -7,16 +7,16 @@ import (
 	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/sha256"
-	"encoding/asn1"
 	"fmt"
 	"io"
-	"math/big"
 	"slices"
 	"sync/atomic"
 
 	"github.com/miekg/pkcs11"
 
 	"kmsgate/hsm"
+	"kmsgate/hsm/der"
+	"kmsgate/hsm/keyspec"
 )
 
 // signer is a private key that is an object in the token and stays there.
@@ -24,7 +24,7 @@ type signer struct {
 	engine *Engine
 	id     []byte
 	public crypto.PublicKey
-	places chan struct{} // taken by calls that work or wait for a session
+	places chan struct{}                // taken by calls that work or wait for a session
 	object atomic.Pointer[signerObject] // nil until it was found
 }
 
@@ -76,11 +76,13 @@ func (s *signer) sign(ctx context.Context, digest []byte, opts crypto.SignerOpts
 		return s.signOn(session, as, in[0])
 	}}
 	signature, err := s.do(ctx, &w)
-	if err == nil && as.encode != nil {
-		signature, err = as.encode(signature)
-	}
 	if err != nil {
 		return nil, err
+	}
+	if as.encode != nil {
+		if signature, err = as.encode(signature); err != nil {
+			return nil, fmt.Errorf("%w: what the token has signed: %w", hsm.ErrUnavailable, err)
+		}
 	}
 	if !as.verify(signature) {
 		return nil, fmt.Errorf("%w: a signature does not verify with the public key", hsm.ErrWrongMaterial)
@@ -179,24 +181,27 @@ func formOf(public crypto.PublicKey, digest []byte, opts crypto.SignerOpts) (sig
 }
 
 // signerCurves are the curves that a signer takes.
-var signerCurves = []elliptic.Curve{elliptic.P256(), elliptic.P384(), elliptic.P521()}
+var signerCurves = map[elliptic.Curve]keyspec.Spec{
+	elliptic.P256(): keyspec.ECCNISTP256, elliptic.P384(): keyspec.ECCNISTP384, elliptic.P521(): keyspec.ECCNISTP521,
+}
 
 func ecdsaForm(key *ecdsa.PublicKey, digest []byte) (signatureForm, error) {
-	if !slices.Contains(signerCurves, key.Curve) {
+	spec, ok := signerCurves[key.Curve]
+	if !ok {
 		return signatureForm{}, fmt.Errorf("%w: ECDSA on %s", hsm.ErrUnsupported, key.Params().Name)
 	}
-	size := (key.Params().BitSize + 7) / 8
+	size := der.FieldBytes(spec)
 	return signatureForm{
 		mechanism: mechanism{kind: pkcs11.CKM_ECDSA},
 		input:     digest[:min(len(digest), size)], // the leftmost bits (FIPS 186-5, 6.4.1)
 		size:      2 * size,
-		encode:    derOfECDSA,
+		encode:    func(raw []byte) ([]byte, error) { return der.ECDSAToDER(spec, raw) },
 		verify:    func(signature []byte) bool { return ecdsa.VerifyASN1(key, digest, signature) },
 	}, nil
 }
 
 func pkcs1Form(key *rsa.PublicKey, digest []byte, hash crypto.Hash) (signatureForm, error) {
-	info, err := digestInfo(hash, digest)
+	info, err := der.DigestInfo(hash, digest)
 	return signatureForm{
 		mechanism: mechanism{kind: pkcs11.CKM_RSA_PKCS}, input: info, size: key.Size(),
 		verify: func(signature []byte) bool { return rsa.VerifyPKCS1v15(key, hash, digest, signature) == nil },
@@ -221,29 +226,4 @@ func pssForm(key *rsa.PublicKey, digest []byte, pss *rsa.PSSOptions, hash crypto
 			return rsa.VerifyPSS(key, hash, digest, signature, &rsa.PSSOptions{SaltLength: salt, Hash: hash}) == nil
 		},
 	}, nil
-}
-
-// derOfECDSA makes an Ecdsa-Sig-Value (RFC 3279, 2.2.3) of a token's two numbers.
-func derOfECDSA(raw []byte) ([]byte, error) {
-	half := len(raw) / 2
-	return asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(raw[:half]), new(big.Int).SetBytes(raw[half:])})
-}
-
-// digestAlgorithms are the object identifiers of the hashes (RFC 8017, B.1).
-var digestAlgorithms = map[crypto.Hash]asn1.ObjectIdentifier{
-	crypto.SHA256: {2, 16, 840, 1, 101, 3, 4, 2, 1},
-	crypto.SHA384: {2, 16, 840, 1, 101, 3, 4, 2, 2},
-	crypto.SHA512: {2, 16, 840, 1, 101, 3, 4, 2, 3},
-}
-
-// digestInfo makes a DigestInfo (RFC 8017, 9.2).
-func digestInfo(hash crypto.Hash, digest []byte) ([]byte, error) {
-	type algorithm struct {
-		Algorithm  asn1.ObjectIdentifier
-		Parameters asn1.RawValue
-	}
-	return asn1.Marshal(struct {
-		Algorithm algorithm
-		Digest    []byte
-	}{algorithm{digestAlgorithms[hash], asn1.NullRawValue}, digest})
 }
