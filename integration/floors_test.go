@@ -37,11 +37,12 @@ var floors = map[string]int{
 	"gateway/awsquery": 2,
 	"gateway/envelope": 2,
 
-	"policy":         1,
-	"hsm":            1,
-	"hsm/der":        1,
-	"metadata/audit": 1,
-	"gateway/kmsapi": 1,
+	"policy":          1,
+	"hsm":             1,
+	"hsm/der":         1,
+	"metadata/audit":  1,
+	"gateway/kmsapi":  1,
+	"softhsm/pqtoken": 1,
 
 	"hsm/keyspec":         0,
 	"gateway/arn":         0,
@@ -49,6 +50,10 @@ var floors = map[string]int{
 	"metadata/pgserver":   0,
 	"softhsm":             0,
 }
+
+// forTests are packages that only tests import: what they need must not be
+// linked into the program.
+var forTests = []string{"softhsm/pqtoken"}
 
 // testFloor is the floor that every test may import up to, for helpers such as
 // metadatatest and hsmtest, and for tokens and stores to test against.
@@ -77,6 +82,7 @@ var libraries = map[string][]string{
 	"golang.org/x/sync":                  anywhere,
 	"github.com/testcontainers":          {"metadata/metadatatest"},
 	"github.com/moby/moby/api":           {"metadata/metadatatest"},
+	"github.com/cloudflare/circl":        {"softhsm/pqtoken"},
 }
 
 // testLibraries says which packages' tests may import a library, beyond those
@@ -90,7 +96,8 @@ var testLibraries = map[string][]string{
 	"github.com/aws":                  {"gateway/...", "cmd/...", "integration"},
 	"github.com/testcontainers":       {"metadata/metadatatest", "integration"},
 	"github.com/jackc/pgx/v5":         {"metadata/...", "integration"},
-	"github.com/miekg/pkcs11":         {"hsm/...", "softhsm", "integration"},
+	"github.com/miekg/pkcs11":         {"hsm/...", "softhsm/...", "integration"},
+	"filippo.io/mldsa":                {"softhsm/pqtoken", "hsm/...", "integration"},
 	"github.com/prometheus":           {"gateway/...", "cmd/...", "integration"},
 }
 
@@ -136,6 +143,8 @@ func TestHouseRulesBite(t *testing.T) {
 		{"sibling", listed{ImportPath: "kmsgate/hsm", Imports: []string{"kmsgate/policy"}}, "hsm (floor 1) imports policy (floor 1)"},
 		{"unknown package", listed{ImportPath: "kmsgate/util"}, "util stands on no floor"},
 		{"unknown import", listed{ImportPath: "kmsgate/hsm", Imports: []string{"kmsgate/util"}}, "hsm imports util, which stands on no floor"},
+		{"package for tests", listed{ImportPath: "kmsgate/hsm/pkcs11", Imports: []string{"kmsgate/softhsm/pqtoken"}}, "hsm/pkcs11 imports softhsm/pqtoken, which is for tests"},
+		{"package for tests in a test", listed{ImportPath: "kmsgate/hsm/pkcs11", TestImports: []string{"kmsgate/softhsm/pqtoken"}}, ""},
 		{"impure policy", listed{ImportPath: "kmsgate/policy", Imports: []string{"kmsgate/hsm/keyspec"}}, "policy imports hsm/keyspec"},
 		{"test goes up", listed{ImportPath: "kmsgate/hsm", TestImports: []string{"kmsgate/gateway"}}, "a test of hsm imports gateway"},
 		{"test for helpers", listed{ImportPath: "kmsgate/metadata", XTestImports: []string{"kmsgate/metadata", "kmsgate/metadata/metadatatest"}}, ""},
@@ -176,6 +185,8 @@ func floorProblems(packages []listed, floors map[string]int) []string {
 			switch {
 			case !known:
 				found.add("%s imports %s, which stands on no floor", p.name(), imported)
+			case slices.Contains(forTests, imported):
+				found.add("%s imports %s, which is for tests only", p.name(), imported)
 			case p.name() == "policy" && imported != "gateway/arn":
 				found.add("%s imports %s, and it is to know nothing but gateway/arn", p.name(), imported)
 			case below >= floor:
