@@ -83,6 +83,7 @@ var libraries = map[string][]string{
 	"github.com/testcontainers":          {"metadata/metadatatest"},
 	"github.com/moby/moby/api":           {"metadata/metadatatest"},
 	"github.com/cloudflare/circl":        {"softhsm/pqtoken"},
+	"filippo.io/mldsa":                   {"softhsm/pqtoken"},
 }
 
 // testLibraries says which packages' tests may import a library, beyond those
@@ -97,8 +98,9 @@ var testLibraries = map[string][]string{
 	"github.com/testcontainers":       {"metadata/metadatatest", "integration"},
 	"github.com/jackc/pgx/v5":         {"metadata/...", "integration"},
 	"github.com/miekg/pkcs11":         {"hsm/...", "softhsm/...", "integration"},
-	"filippo.io/mldsa":                {"softhsm/pqtoken", "hsm/...", "integration"},
+	"filippo.io/mldsa":                {"hsm/...", "integration"},
 	"github.com/prometheus":           {"gateway/...", "cmd/...", "integration"},
+	"github.com/decred/dcrd":          {"integration"},
 }
 
 // listed is what `go list -json` says of a package.

@@ -7,6 +7,7 @@ import (
 	"encoding/asn1"
 	"slices"
 
+	"filippo.io/mldsa"
 	"github.com/cloudflare/circl/kem"
 	"github.com/cloudflare/circl/kem/mlkem/mlkem1024"
 	"github.com/cloudflare/circl/kem/mlkem/mlkem512"
@@ -29,6 +30,7 @@ type parameterSet struct {
 	oid             asn1.ObjectIdentifier
 	signatures      sign.Scheme // nil for ML-KEM
 	sign            signFunc    // nil for ML-KEM
+	mu              *muRow      // nil for ML-KEM
 	encapsulations  kem.Scheme  // nil for ML-DSA
 }
 
@@ -36,12 +38,21 @@ type parameterSet struct {
 type signFunc func(seed, message, context []byte, hedged bool) ([]byte, error)
 
 var parameterSets = []*parameterSet{
-	{ckkMLDSA, 1, nistOID(3, 17), mldsa44.Scheme(), signer(mldsa44.NewKeyFromSeed, mldsa44.SignTo, mldsa44.SignatureSize), nil},
-	{ckkMLDSA, 2, nistOID(3, 18), mldsa65.Scheme(), signer(mldsa65.NewKeyFromSeed, mldsa65.SignTo, mldsa65.SignatureSize), nil},
-	{ckkMLDSA, 3, nistOID(3, 19), mldsa87.Scheme(), signer(mldsa87.NewKeyFromSeed, mldsa87.SignTo, mldsa87.SignatureSize), nil},
-	{ckkMLKEM, 1, nistOID(4, 1), nil, nil, mlkem512.Scheme()},
-	{ckkMLKEM, 2, nistOID(4, 2), nil, nil, mlkem768.Scheme()},
-	{ckkMLKEM, 3, nistOID(4, 3), nil, nil, mlkem1024.Scheme()},
+	{
+		ckkMLDSA, 1, nistOID(3, 17), mldsa44.Scheme(), signer(mldsa44.NewKeyFromSeed, mldsa44.SignTo, mldsa44.SignatureSize),
+		&muRow{mldsa.MLDSA44(), 4, 4, 39, 78, 80, 17, (modulus - 1) / 88, 32, 6}, nil,
+	},
+	{
+		ckkMLDSA, 2, nistOID(3, 18), mldsa65.Scheme(), signer(mldsa65.NewKeyFromSeed, mldsa65.SignTo, mldsa65.SignatureSize),
+		&muRow{mldsa.MLDSA65(), 6, 5, 49, 196, 55, 19, (modulus - 1) / 32, 48, 4}, nil,
+	},
+	{
+		ckkMLDSA, 3, nistOID(3, 19), mldsa87.Scheme(), signer(mldsa87.NewKeyFromSeed, mldsa87.SignTo, mldsa87.SignatureSize),
+		&muRow{mldsa.MLDSA87(), 8, 7, 60, 120, 75, 19, (modulus - 1) / 32, 64, 4}, nil,
+	},
+	{ckkMLKEM, 1, nistOID(4, 1), nil, nil, nil, mlkem512.Scheme()},
+	{ckkMLKEM, 2, nistOID(4, 2), nil, nil, nil, mlkem768.Scheme()},
+	{ckkMLKEM, 3, nistOID(4, 3), nil, nil, nil, mlkem1024.Scheme()},
 }
 
 // nistOID is an algorithm of NIST's: arc 3 has signatures, arc 4 KEMs.
@@ -56,6 +67,15 @@ func signer[P, K interface{}](derive func(*[32]byte) (*P, *K), signTo func(*K, [
 		signature := make([]byte, size)
 		return signature, signTo(key, message, context, hedged, signature)
 	}
+}
+
+// verify verifies with an encoded public key.
+func (p *parameterSet) verify(publicKey, message, context, signature []byte) (bool, error) {
+	key, err := p.signatures.UnmarshalBinaryPublicKey(publicKey)
+	if err != nil {
+		return false, err
+	}
+	return p.signatures.Verify(key, message, signature, &sign.SignatureOpts{Context: string(context)}), nil
 }
 
 // lookupSet finds a parameter set by its number; the number's absence is one of

@@ -1,10 +1,6 @@
 package pqtoken
 
-import (
-	"slices"
-
-	"github.com/cloudflare/circl/sign"
-)
+import "slices"
 
 // Mechanisms, PKCS#11 v3.2.
 const (
@@ -12,6 +8,8 @@ const (
 	ckmMLKEM           = 0x17
 	ckmMLDSAKeyPairGen = 0x1C
 	ckmMLDSA           = 0x1D
+
+	ckmMLDSAExternalMu = 0x403C // as numbered for v3.3
 )
 
 // Flags of CK_MECHANISM_INFO.
@@ -34,14 +32,23 @@ type mechanismRow struct {
 var mechanismRows = []mechanismRow{
 	{ckmMLDSAKeyPairGen, ckkMLDSA, 1312, 2592, ckfGenerateKeyPair, false},
 	{ckmMLDSA, ckkMLDSA, 1312, 2592, ckfSign | ckfVerify, true},
+	{ckmMLDSAExternalMu, ckkMLDSA, 1312, 2592, ckfSign | ckfVerify, true},
 	{ckmMLKEMKeyPairGen, ckkMLKEM, 800, 1568, ckfGenerateKeyPair, false},
 	{ckmMLKEM, ckkMLKEM, 800, 1568, ckfEncapsulate | ckfDecapsulate, false},
 }
 
+// mechanisms are those of this token.
+func (s *store) mechanisms() []mechanismRow {
+	return slices.DeleteFunc(slices.Clone(mechanismRows), func(m mechanismRow) bool {
+		return m.kind == ckmMLDSAExternalMu && !s.config.ExternalMu
+	})
+}
+
 // mechanisms is what C_GetMechanismList and C_GetMechanismInfo say of them.
 func (c *client) mechanisms(caller, *request) ([]byte, error) {
-	reply := ulongs(uint64(len(mechanismRows)))
-	for _, m := range mechanismRows {
+	rows := c.store.mechanisms()
+	reply := ulongs(uint64(len(rows)))
+	for _, m := range rows {
 		reply = append(reply, ulongs(m.kind, m.minBytes, m.maxBytes, m.flags)...)
 	}
 	return reply, nil
@@ -54,12 +61,13 @@ const (
 )
 
 // mechanismFor is the row of a mechanism, if it is for that and its parameter is good.
-func mechanismFor(m mechanism, flag uint64) (mechanismRow, error) {
-	i := slices.IndexFunc(mechanismRows, func(r mechanismRow) bool { return r.kind == m.kind && r.flags&flag != 0 })
+func (s *store) mechanismFor(m mechanism, flag uint64) (mechanismRow, error) {
+	rows := s.mechanisms()
+	i := slices.IndexFunc(rows, func(r mechanismRow) bool { return r.kind == m.kind && r.flags&flag != 0 })
 	if i < 0 {
 		return mechanismRow{}, ckrMechanismInvalid
 	}
-	row := mechanismRows[i]
+	row := rows[i]
 	good := m.param == paramNone
 	if row.takesContext && m.param == paramSignContext {
 		good = m.hedge <= ckhDeterministicRequired && len(m.context) <= maxContextBytes
@@ -85,7 +93,7 @@ var (
 
 // key is the object of a handle, if it may be used so.
 func (c *client) key(from caller, m mechanism, handle uint64, u use) (*object, error) {
-	row, err := mechanismFor(m, u.flag)
+	row, err := c.store.mechanismFor(m, u.flag)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +117,7 @@ func (c *client) generate(from caller, r *request) ([]byte, error) {
 	if err := r.done(); err != nil {
 		return nil, err
 	}
-	row, err := mechanismFor(m, ckfGenerateKeyPair)
+	row, err := c.store.mechanismFor(m, ckfGenerateKeyPair)
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +168,15 @@ func (c *client) sign(from caller, r *request) ([]byte, error) {
 		return nil, err
 	}
 	hedged := m.param == paramNone || m.hedge != ckhDeterministicRequired
-	signature, err := o.set.sign(o.attributes[ckaSeed], message, m.context, hedged)
+	var signature []byte
+	switch {
+	case m.kind == ckmMLDSA:
+		signature, err = o.set.sign(o.attributes[ckaSeed], message, m.context, hedged)
+	case len(message) != muBytes:
+		err = ckrDataLenRange
+	default:
+		signature, err = signMu(o.set.mu.signer, o.attributes[ckaSeed], message, hedged)
+	}
 	return withBytes(nil, signature), err
 }
 
@@ -186,12 +202,17 @@ func (c *client) verify(from caller, r *request) ([]byte, error) {
 	if len(signature) != o.set.signatures.SignatureSize() {
 		return nil, ckrSignatureLenRange
 	}
-	key, err := o.set.signatures.UnmarshalBinaryPublicKey(o.attributes[ckaValue])
-	if err != nil {
-		return nil, err
+	valid := false
+	switch {
+	case m.kind == ckmMLDSA:
+		valid, err = o.set.verify(o.attributes[ckaValue], message, m.context, signature)
+	case len(message) != muBytes:
+		err = ckrDataLenRange
+	default:
+		valid = o.set.mu.verifyMu(o.attributes[ckaValue], message, signature)
 	}
-	if !o.set.signatures.Verify(key, message, signature, &sign.SignatureOpts{Context: string(m.context)}) {
-		return nil, ckrSignatureInvalid
+	if err == nil && !valid {
+		err = ckrSignatureInvalid
 	}
-	return nil, nil
+	return nil, err
 }

@@ -34,6 +34,10 @@ type Config struct {
 	// Wraps lets private keys be wrapped, as a PrivateKeyInfo that holds the
 	// seed. Without it they can only live in the token.
 	Wraps bool
+	// ExternalMu adds CKM_ML_DSA_EXTERNAL_MU: signatures of a message representative
+	// of 64 bytes. v3.2 has no such mechanism; this is the one with which the
+	// standard's next version will have it.
+	ExternalMu bool
 }
 
 // Token is a module and its server. Processes that load the module have the

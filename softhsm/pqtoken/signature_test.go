@@ -2,6 +2,7 @@ package pqtoken_test
 
 import (
 	"bytes"
+	"crypto/sha3"
 	"runtime"
 	"sync"
 	"testing"
@@ -10,6 +11,8 @@ import (
 	"filippo.io/mldsa"
 	mldsax509 "filippo.io/mldsa/x509"
 	"github.com/miekg/pkcs11"
+
+	"kmsgate/softhsm/pqtoken"
 )
 
 // mldsaSets are the parameter sets by their CKP_ number.
@@ -206,4 +209,65 @@ func TestPrivateKeysFromElsewhereSign(t *testing.T) {
 	}
 	_, err = b.CreateObject(b.s, append(from, attr(pkcs11.CKA_VALUE, make([]byte, 4896))))
 	b.refused("C_CreateObject with a seed and another key", err, pkcs11.CKR_ATTRIBUTE_VALUE_INVALID)
+}
+
+const ckmMLDSAExternalMu = 0x403C
+
+// representative is mu of a message without context (FIPS 204, Algorithms 2 and 7).
+func representative(publicKey, message []byte) []byte {
+	tr, mu := sha3.SumSHAKE256(publicKey, 64), sha3.NewSHAKE256()
+	for _, part := range [][]byte{tr, {0, 0}, message} {
+		_, _ = mu.Write(part)
+	}
+	out := make([]byte, 64)
+	_, _ = mu.Read(out)
+	return out
+}
+
+func TestRepresentativesAreSignedLikeMessages(t *testing.T) {
+	b := newBenchOf(t, pqtoken.Config{ExternalMu: true})
+	for set, parameters := range mldsaSets {
+		publicKey, privateKey := b.mldsaPair(set)
+		encoded := b.value(publicKey, pkcs11.CKA_VALUE)
+		outside, err := mldsa.NewPublicKey(parameters, encoded)
+		b.must(err)
+		for i := range 8 {
+			message := []byte{byte(i)}
+			mu := representative(encoded, message)
+			signature := b.sign(privateKey, mech(ckmMLDSAExternalMu), mu)
+			if err := mldsa.Verify(outside, message, signature, nil); err != nil {
+				t.Errorf("%v: a signature of mu does not verify elsewhere: %v", parameters, err)
+			}
+			b.must(b.verify(publicKey, mech(ckmMLDSA), message, signature))
+			b.must(b.verify(publicKey, mech(ckmMLDSAExternalMu), mu, signature))
+			ofMessage := b.sign(privateKey, mech(ckmMLDSA), message)
+			b.must(b.verify(publicKey, mech(ckmMLDSAExternalMu), mu, ofMessage))
+			b.refused("C_Verify of another mu", b.verify(publicKey, mech(ckmMLDSAExternalMu), flipped(mu, i), signature), pkcs11.CKR_SIGNATURE_INVALID)
+		}
+		mu := representative(encoded, nil)
+		signature := b.sign(privateKey, mech(ckmMLDSAExternalMu), mu)
+		for bit := 0; bit < 8*len(signature); bit += 577 {
+			changed := flipped(signature, bit)
+			got := b.verify(publicKey, mech(ckmMLDSAExternalMu), mu, changed)
+			b.refused("C_Verify of a changed signature", got, pkcs11.CKR_SIGNATURE_INVALID)
+		}
+		deterministic := signContext(t, 2, "")
+		deterministic[0].Mechanism = ckmMLDSAExternalMu
+		one, two := b.sign(privateKey, deterministic, mu), b.sign(privateKey, deterministic, mu)
+		if !bytes.Equal(one, two) || bytes.Equal(one, signature) {
+			t.Errorf("%v: deterministic signatures are the same: %t, and others than hedged ones: %t", parameters, bytes.Equal(one, two), !bytes.Equal(one, signature))
+		}
+		b.must(b.SignInit(b.s, mech(ckmMLDSAExternalMu), privateKey))
+		_, err = b.Sign(b.s, mu[:63])
+		b.refused("C_Sign of 63 bytes", err, pkcs11.CKR_DATA_LEN_RANGE)
+		b.refused("C_Verify of 65 bytes", b.verify(publicKey, mech(ckmMLDSAExternalMu), append(mu, 0), signature), pkcs11.CKR_DATA_LEN_RANGE)
+	}
+}
+
+func TestRepresentativesAreAnOption(t *testing.T) {
+	b := newBench(t)
+	_, privateKey := b.mldsaPair(1)
+	b.refused("C_SignInit", b.SignInit(b.s, mech(ckmMLDSAExternalMu), privateKey), pkcs11.CKR_MECHANISM_INVALID)
+	_, err := b.GetMechanismInfo(b.slot, mech(ckmMLDSAExternalMu))
+	b.refused("C_GetMechanismInfo", err, pkcs11.CKR_MECHANISM_INVALID)
 }

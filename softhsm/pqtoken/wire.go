@@ -28,6 +28,7 @@ const (
 	ckrAttributeTypeInvalid     code = 0x12
 	ckrAttributeValueInvalid    code = 0x13
 	ckrActionProhibited         code = 0x1B
+	ckrDataLenRange             code = 0x21
 	ckrDeviceError              code = 0x30
 	ckrKeyHandleInvalid         code = 0x60
 	ckrKeyTypeInconsistent      code = 0x63
