@@ -4,13 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
+
+	"kmsgate/hsm"
+	"kmsgate/hsm/der"
+	"kmsgate/hsm/keyspec"
 )
 
-// RawLoop is the outcome of [RawEncryptLoop].
+// RawLoop is the outcome of [Loop].
 type RawLoop struct {
 	Operations int
 	Elapsed    time.Duration
+	CPU        time.Duration // of the process, user and system, meanwhile
 }
 
 // PerSecond is the rate of the loop.
@@ -19,12 +25,13 @@ func (r RawLoop) PerSecond() float64 { return float64(r.Operations) / r.Elapsed.
 // rawBatch is how many encryptions one C call of the loop makes.
 const rawBatch = 64
 
-// RawEncryptLoop measures what the token gives without an engine around it:
-// AES-256-GCM encryptions of 32 bytes with a session key, in as many goroutines
-// with a session each, in a loop in C, until d has passed. It is what the
+// Loop measures what the token gives without an engine around it: the step of
+// an algorithm that needs the secret or private key (for SYMMETRIC_DEFAULT
+// AES-256-GCM encryptions of 32 bytes, in a loop in C) with one session key, in
+// as many goroutines with a session each, until d has passed. It is what the
 // engine's and the gateway's rates are held against. It has the token for
 // itself: cfg needs neither service keys nor an engine that is open.
-func RawEncryptLoop(ctx context.Context, cfg Config, goroutines int, d time.Duration) (RawLoop, error) {
+func Loop(ctx context.Context, cfg Config, spec keyspec.Spec, usage keyspec.Usage, a keyspec.Algorithm, goroutines int, d time.Duration) (RawLoop, error) {
 	if goroutines < 1 {
 		return RawLoop{}, errors.New("pkcs11: no goroutines")
 	}
@@ -34,51 +41,143 @@ func RawEncryptLoop(ctx context.Context, cfg Config, goroutines int, d time.Dura
 	if err != nil {
 		return RawLoop{}, err
 	}
-	r, err := e.rawLoop(goroutines, d)
+	k := hsm.Key{KeyID: "measured", Spec: spec, Usage: usage}
+	r, err := e.rawLoop(&k, a, goroutines, d)
 	return r, errors.Join(err, e.Close())
 }
 
-func (e *Engine) rawLoop(goroutines int, d time.Duration) (RawLoop, error) {
-	anchor := e.anchorSession()
-	key, err := e.module.lib.generate(anchor.handle, mechAESKeyGen, keyTypeAES)
+func (e *Engine) rawLoop(k *hsm.Key, a keyspec.Algorithm, goroutines int, d time.Duration) (r RawLoop, err error) {
+	t, err := typeOf(k)
 	if err != nil {
-		return RawLoop{}, err
+		return r, err
+	}
+	anchor := e.anchorSession()
+	key, err := anchor.make(&t, t.template, k)
+	if err != nil {
+		return r, err
+	}
+	defer anchor.destroyAfter(key, &err)
+	step, err := e.rawStep(k, a)
+	if err != nil {
+		return r, err
 	}
 	type result struct {
 		n   int
 		err error
 	}
 	results := make(chan result, goroutines)
-	start := e.cfg.Clock()
+	start, cpu := e.cfg.Clock(), processCPU()
 	for i := range goroutines {
 		go func() {
-			n, err := e.rawWorker(key, byte(i), start.Add(d))
+			n, err := e.rawWorker(key, i, step, start.Add(d))
 			results <- result{n, err}
 		}()
 	}
-	var r RawLoop
 	for range goroutines {
 		one := <-results
 		r.Operations += one.n
 		err = errors.Join(err, one.err)
 	}
-	r.Elapsed = e.cfg.Clock().Sub(start)
-	anchor.destroyAfter(key, &err)
+	r.Elapsed, r.CPU = e.cfg.Clock().Sub(start), processCPU()-cpu
 	return r, err
 }
 
-func (e *Engine) rawWorker(key handle, id byte, end time.Time) (n int, err error) {
-	session, err := e.module.openSession(e.slot)
+// processCPU is the CPU time that this process has used.
+func processCPU() time.Duration {
+	var r syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &r) != nil {
+		return 0
+	}
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
+}
+
+// rawWork makes some operations on a session and says how many.
+type rawWork func(s *session, key handle) (int, error)
+
+// rawStep is what the loop does: a worker's own.
+func (e *Engine) rawStep(k *hsm.Key, a keyspec.Algorithm) (func(worker int) rawWork, error) {
+	way, err := e.findings.way(k, k.Usage, a, secretPart, "")
+	if err != nil {
+		return nil, err
+	}
+	step, ok := rawSteps[k.Usage]
+	if !ok || k.Spec == keyspec.SymmetricDefault {
+		return rawEncryption, nil
+	}
+	one, err := step(k, a, way)
+	return func(int) rawWork {
+		return func(s *session, key handle) (int, error) { return 1, one(s, key) }
+	}, err
+}
+
+// rawEncryption encrypts with IVs that no other worker uses.
+func rawEncryption(worker int) rawWork {
+	iv := [ivBytes]byte{byte(worker)}
+	in, out := make([]byte, 32), make([]byte, 32+tagBytes)
+	return func(s *session, key handle) (int, error) {
+		return rawBatch, s.engine.module.lib.encryptLoop(s.handle, key, &iv, in, out, rawBatch)
+	}
+}
+
+// rawSteps are single operations by usage.
+var rawSteps = map[keyspec.Usage]func(k *hsm.Key, a keyspec.Algorithm, way string) (func(*session, handle) error, error){
+	keyspec.GenerateVerifyMAC: rawMAC,
+	keyspec.SignVerify:        rawSign,
+	keyspec.EncryptDecrypt:    rawDecrypt,
+	keyspec.KeyAgreement:      rawDerive,
+}
+
+func rawMAC(_ *hsm.Key, a keyspec.Algorithm, _ string) (func(*session, handle) error, error) {
+	row, _ := keyspec.LookupAlgorithm(a)
+	return func(s *session, key handle) error {
+		_, err := s.hmac(key, row.Hash, canary[:])
+		return err
+	}, nil
+}
+
+func rawSign(k *hsm.Key, a keyspec.Algorithm, _ string) (func(*session, handle) error, error) {
+	sig, err := newSignature(k.Spec, a, keyspec.Raw, canary[:])
+	return func(s *session, key handle) error {
+		_, err := s.sign(key, sig, sig.input)
+		return err
+	}, err
+}
+
+func rawDecrypt(k *hsm.Key, a keyspec.Algorithm, way string) (func(*session, handle) error, error) {
+	row, _ := keyspec.LookupAlgorithm(a)
+	ciphertext, err := encryptHere(k, row.Hash, canary[:])
+	return func(s *session, key handle) error {
+		_, err := s.oaepDecrypt(key, way, row.Hash, ciphertext)
+		return err
+	}, err
+}
+
+// rawDerive agrees with the key itself.
+func rawDerive(k *hsm.Key, _ keyspec.Algorithm, _ string) (func(*session, handle) error, error) {
+	public, err := der.ParsePublic(k.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	return func(s *session, key handle) error {
+		secret, err := s.derive(key, k.Spec, public.Point)
+		clear(secret)
+		return err
+	}, nil
+}
+
+func (e *Engine) rawWorker(key handle, worker int, step func(worker int) rawWork, end time.Time) (n int, err error) {
+	h, err := e.module.openSession(e.slot)
 	if err != nil {
 		return 0, err
 	}
-	iv := [ivBytes]byte{id}
-	in, out := make([]byte, 32), make([]byte, 32+tagBytes)
+	s := &session{engine: e, handle: h, epoch: e.epoch.Load()}
+	work := step(worker)
 	for e.cfg.Clock().Before(end) {
-		if err := e.module.lib.encryptLoop(session, key, &iv, in, out, rawBatch); err != nil {
+		did, err := work(s, key)
+		if err != nil {
 			return n, fmt.Errorf("raw loop: %w", err)
 		}
-		n += rawBatch
+		n += did
 	}
-	return n, e.module.closeSession(session)
+	return n, e.module.closeSession(h)
 }

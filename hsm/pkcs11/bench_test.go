@@ -6,6 +6,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"kmsgate/hsm/keyspec"
 )
 
 // cpu is what the process has used, all threads.
@@ -48,12 +50,11 @@ func BenchmarkEncrypt(b *testing.B) {
 func BenchmarkRaw(b *testing.B) {
 	cfg := configFor(newToken(b))
 	for b.Loop() {
-		before := cpu(b)
-		r, err := RawEncryptLoop(b.Context(), cfg, 16, time.Second)
+		r, err := Loop(b.Context(), cfg, keyspec.SymmetricDefault, keyspec.EncryptDecrypt, keyspec.AlgorithmSymmetricDefault, 16, time.Second)
 		if err != nil {
 			b.Fatal(err)
 		}
-		b.ReportMetric(float64((cpu(b)-before).Nanoseconds())/float64(r.Operations), "cpu-ns/op")
+		b.ReportMetric(float64(r.CPU.Nanoseconds())/float64(r.Operations), "cpu-ns/op")
 		b.ReportMetric(r.PerSecond(), "ops/s")
 	}
 }

@@ -128,6 +128,7 @@ type Engine struct {
 	unwrapNeedsLength bool         // CKA_VALUE_LEN in templates of C_UnwrapKey
 	wrapMech          uint         // for new domain keys
 	maxStuck          int64
+	findings          *findings
 
 	// Written with the gate closed, read inside it.
 	slot   uint
@@ -136,6 +137,9 @@ type Engine struct {
 	epoch     atomic.Uint64 // one higher after every reconnect
 	service   atomic.Pointer[serviceKeys]
 	serviceMu sync.Mutex // held by whoever replaces service
+
+	creating chan struct{} // holds a token while a resident key is made
+	copying  sync.Mutex    // held while a session object is copied to the token
 
 	pool    *pool
 	handles *handles
@@ -161,7 +165,7 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	if err := cfg.normalize(); err != nil {
 		return nil, err
 	}
-	e := &Engine{cfg: cfg, closed: make(chan struct{})}
+	e := &Engine{cfg: cfg, closed: make(chan struct{}), creating: make(chan struct{}, 1), findings: newFindings(cfg.Strict)}
 	var err error
 	if e.proven, err = newProvenPIN(); err != nil {
 		return nil, fmt.Errorf("pkcs11: %w", err)
@@ -225,7 +229,7 @@ func (e *Engine) start(ctx context.Context) error {
 		return answer(err)
 	}
 	e.cfg.Logger.Info("token in service", "label", info.Label, "serial", info.SerialNumber, "model", info.Model,
-		"sessions", e.pool.max, "wrap_mechanism", e.wrapMech)
+		"sessions", e.pool.max, "wrap_mechanism", mechanismName(e.wrapMech), "key_specs", e.findings.specs())
 	return nil
 }
 

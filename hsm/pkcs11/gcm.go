@@ -46,6 +46,12 @@ var ivModes = [...]ivModeRow{
 	IVAppended: {appended: ivBytesLong},
 }
 
+// ivModeNames are the modes as the profile and the configuration have them.
+var ivModeNames = [...]string{IVGiven: "given", IVWritten: "written", IVAppended: "appended"}
+
+// String is the mode's name.
+func (m IVMode) String() string { return ivModeNames[m] }
+
 // encrypt returns IV and ciphertext in one slice. It needs no more than one
 // call where the IV is the token's, else one more every ivBatch calls.
 func (s *session) encrypt(key handle, plaintext, aad []byte) (ivAndData []byte, err error) {

@@ -30,9 +30,9 @@ func newHandles(e *Engine) *handles {
 
 // get returns the entry of a verified key, which the caller releases. The
 // binding has been verified and the check value compared for exactly this k.
-func (h *handles) get(ctx context.Context, k *hsm.Key) (*entry, error) {
+func (h *handles) get(ctx context.Context, k *hsm.Key, part keyPart) (*entry, error) {
 	i := binary.BigEndian.Uint32(k.MaterialID[:4]) % uint32(len(h.owners))
-	return h.owners[i].get(ctx, k)
+	return h.owners[i].get(ctx, k, part)
 }
 
 // reset forgets all handles, after a reconnect made them meaningless.
@@ -63,12 +63,21 @@ func (h *handles) count() (n int) {
 	return n
 }
 
+// keyPart is the half of a key that a call needs.
+type keyPart uint8
+
+const (
+	secretPart keyPart = iota // the secret or private key
+	publicPart                // a pair's public key
+)
+
 // entryID is what a key is looked up by. All of k is compared before an entry
 // is used, so this only has to tell keys of honest rows apart.
 type entryID struct {
 	store, region, keyID string
 	materialID           hsm.MaterialID
 	usage                string
+	part                 keyPart
 }
 
 // entry is one unwrapped key. ready is closed when handle, epoch and err are set.
@@ -119,8 +128,8 @@ func newShare() *share {
 	return &share{entries: map[entryID]*entry{}, unused: make(chan struct{})}
 }
 
-func (o *owner) get(ctx context.Context, k *hsm.Key) (*entry, error) {
-	en, err := o.lookUp(k)
+func (o *owner) get(ctx context.Context, k *hsm.Key, part keyPart) (*entry, error) {
+	en, err := o.lookUp(k, part)
 	if err != nil {
 		return nil, err
 	}
@@ -143,8 +152,8 @@ func (o *owner) get(ctx context.Context, k *hsm.Key) (*entry, error) {
 
 // lookUp finds the entry of k or starts a fill of a new one. Whoever comes
 // while it runs waits for the same fill.
-func (o *owner) lookUp(k *hsm.Key) (*entry, error) {
-	id := entryID{k.Store, k.Region, k.KeyID, k.MaterialID, string(k.Usage)}
+func (o *owner) lookUp(k *hsm.Key, part keyPart) (*entry, error) {
+	id := entryID{k.Store, k.Region, k.KeyID, k.MaterialID, string(k.Usage), part}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	en, ok := o.share.entries[id]
@@ -209,7 +218,7 @@ func (o *owner) fillInTurn(ctx context.Context, en *entry) error {
 			_ = s.engine.module.lib.destroy(s.handle, h)
 		}
 		var err error
-		en.handle, err = s.admitKey(&en.key, 0)
+		en.handle, err = s.admit(&en.key, en.id.part)
 		en.epoch = s.epoch
 		return nil, err
 	}}
@@ -302,7 +311,7 @@ func (en *entry) release() {
 	defer o.mu.Unlock()
 	en.refs--
 	if en.refs == 0 && en.dead {
-		en.share.garbage = append(en.share.garbage, en.handle)
+		en.share.discardLocked(en)
 	}
 	en.share.refs--
 	if en.share.refs == 0 && en.share.retired {
@@ -332,7 +341,15 @@ func (en *entry) dropLocked(destroy bool) {
 		en.dead = false
 	case en.refs > 0:
 		en.dead = true
-	case en.handle != 0:
+	default:
+		sh.discardLocked(en)
+	}
+}
+
+// discardLocked has the object of an entry destroyed by the next fill, if it is
+// one that was made for the entry: a resident key is only forgotten.
+func (sh *share) discardLocked(en *entry) {
+	if en.handle != 0 && (en.id.part == publicPart || en.key.Residency != hsm.Resident) {
 		sh.garbage = append(sh.garbage, en.handle)
 	}
 }

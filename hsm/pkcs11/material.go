@@ -7,58 +7,15 @@ import (
 	"github.com/miekg/pkcs11"
 
 	"kmsgate/hsm"
+	"kmsgate/hsm/der"
 	"kmsgate/hsm/keyspec"
 )
 
 // maxBlobBytes bounds a wrapped key, the largest RSA key included.
 const maxBlobBytes = 8 << 10
 
-// Mechanisms, PKCS#11 v2.40 and vendors' headers.
-const (
-	mechAESKeyGen     = pkcs11.CKM_AES_KEY_GEN
-	mechGenericKeyGen = pkcs11.CKM_GENERIC_SECRET_KEY_GEN
-	mechAESGCM        = pkcs11.CKM_AES_GCM
-	mechHMACSHA256    = pkcs11.CKM_SHA256_HMAC
-	mechAESKeyWrap    = pkcs11.CKM_AES_KEY_WRAP
-	mechAESKeyWrapPad = pkcs11.CKM_AES_KEY_WRAP_PAD
-	mechAESKeyWrapKWP = 0x210B     // CKM_AES_KEY_WRAP_KWP, v3.0
-	mechLunaAESKWP    = 0x80000171 // CKM_AES_KWP of Thales Luna
-)
-
-// keyType is how materials of one kind are made, checked and used.
-type keyType struct {
-	template  template // without permissions
-	generate  uint     // mechanism
-	may       uint     // permissions in use
-	makeCheck func(s *session, key handle, k *hsm.Key) ([]byte, error)
-	compare   func(s *session, key handle, k *hsm.Key) error
-}
-
-// keyTypes are the specs that this engine makes, with their usage.
-var keyTypes = map[keyspec.Spec]map[keyspec.Usage]keyType{
-	keyspec.SymmetricDefault: {keyspec.EncryptDecrypt: {
-		template: template{class: pkcs11.CKO_SECRET_KEY, keyType: pkcs11.CKK_AES, valueLen: 32},
-		generate: mechAESKeyGen,
-		may:      mayEncrypt,
-		makeCheck: func(s *session, key handle, k *hsm.Key) ([]byte, error) {
-			return s.makeCanary(key, checkInput(k))
-		},
-		compare: func(s *session, key handle, k *hsm.Key) error {
-			return s.checkCanary(key, k.CheckValue, checkInput(k))
-		},
-	}},
-}
-
-func typeOf(k *hsm.Key) (keyType, error) {
-	t, ok := keyTypes[k.Spec][k.Usage]
-	if !ok {
-		return keyType{}, fmt.Errorf("%w: key spec %q for %q", hsm.ErrUnsupported, k.Spec, k.Usage)
-	}
-	return t, nil
-}
-
-// Generate makes a key in the token, wraps it there under the store's newest
-// domain key and binds it. See [hsm.Token].
+// Generate makes a key in the token, where it stays or is wrapped under the
+// store's newest domain key, and binds it. See [hsm.Token].
 func (e *Engine) Generate(ctx context.Context, on hsm.Call, k hsm.Key) (hsm.Key, error) {
 	t, err := typeOf(&k)
 	if err != nil {
@@ -67,11 +24,23 @@ func (e *Engine) Generate(ctx context.Context, on hsm.Call, k hsm.Key) (hsm.Key,
 	if k.Origin != keyspec.AWSKMS {
 		return hsm.Key{}, fmt.Errorf("%w: key origin %q", hsm.ErrUnsupported, k.Origin)
 	}
+	if err := e.findings.makes(k.Spec, k.Usage); err != nil {
+		return hsm.Key{}, err
+	}
 	k = cloneKey(&k)
+	if k.Generation, err = e.newestGeneration(k.Store); err != nil {
+		return hsm.Key{}, err
+	}
+	k.Residency = e.residencyFor(&k)
+	unlock, err := e.lockCreation(ctx, &k, &t)
+	if err != nil {
+		return hsm.Key{}, err
+	}
+	defer unlock()
 	made := make(chan hsm.Key, 1)
-	w := work{mechanism: "generate", run: func(s *session, _ handle, _ [3][]byte) ([]byte, error) {
+	w := work{mechanism: "generate", slow: t.isPair(), run: func(s *session, _ handle, _ [3][]byte) ([]byte, error) {
 		k := k
-		err := s.generateMaterial(t, &k)
+		err := s.generateMaterial(&t, &k)
 		if err == nil {
 			made <- k
 		}
@@ -83,34 +52,79 @@ func (e *Engine) Generate(ctx context.Context, on hsm.Call, k hsm.Key) (hsm.Key,
 	return <-made, nil
 }
 
-// generateMaterial fills in k's outcome. The key exists in the open nowhere
-// but in the token, and there only for the length of this call.
-func (s *session) generateMaterial(t keyType, k *hsm.Key) (err error) {
-	generation, ok := s.engine.service.Load().newest(k.Store)
+func (e *Engine) newestGeneration(store string) (int32, error) {
+	generation, ok := e.service.Load().newest(store)
 	if !ok {
-		return fmt.Errorf("%w: store %s has no service keys here", hsm.ErrUnavailable, k.Store)
+		return 0, fmt.Errorf("%w: store %s has no service keys here", hsm.ErrUnavailable, store)
 	}
-	k.Residency, k.Generation, k.PublicKey = hsm.Wrapped, generation, nil
+	return generation, nil
+}
+
+// generateMaterial fills in k's outcome. A key that is to be wrapped exists in
+// the open nowhere but in the token, and there only for the length of this call.
+func (s *session) generateMaterial(t *keyType, k *hsm.Key) (err error) {
+	if k.Residency == hsm.Resident {
+		return s.generateResident(t, k)
+	}
 	making := t.template
-	making.may = t.may | mayBeExtracted
-	key, err := s.engine.module.lib.generate(s.handle, t.generate, making)
+	making.may |= mayBeExtracted
+	key, err := s.make(t, making, k)
 	if err != nil {
 		return err
 	}
 	defer s.destroyAfter(key, &err)
-	if k.CheckValue, err = t.makeCheck(s, key, k); err != nil {
+	if err := s.check(t, key, k); err != nil {
 		return err
 	}
 	return s.wrapAndBind(key, k)
 }
 
+// make makes the key of k as the template says, and fills in its public key.
+func (s *session) make(t *keyType, making template, k *hsm.Key) (handle, error) {
+	if !t.isPair() {
+		return s.engine.module.lib.generate(s.handle, t.generate, making)
+	}
+	key, public, err := s.makePair(t, making, k.Spec)
+	if err != nil {
+		return 0, err
+	}
+	if k.PublicKey, err = public.Encode(); err != nil {
+		err = fmt.Errorf("%w: the token made a pair whose public key is not valid: %w", hsm.ErrUnavailable, err)
+		s.destroyAfter(key, &err)
+		return 0, err
+	}
+	return key, nil
+}
+
+// makePair makes a pair and reads its public key, whose object it destroys.
+func (s *session) makePair(t *keyType, making template, spec keyspec.Spec) (handle, *der.Public, error) {
+	publicKey, key, err := s.engine.module.lib.generatePair(s.handle, t.generate, t.public, making)
+	if err != nil {
+		return 0, nil, err
+	}
+	public, err := t.readPublic(s, spec, publicKey)
+	s.destroyAfter(publicKey, &err)
+	if err != nil {
+		s.destroyAfter(key, &err)
+		return 0, nil, err
+	}
+	return key, public, nil
+}
+
+// check makes the check value of new material, or has a new pair prove itself.
+func (s *session) check(t *keyType, key handle, k *hsm.Key) (err error) {
+	if t.makeCheck == nil {
+		return t.compare(s, t, key, k)
+	}
+	k.CheckValue, err = t.makeCheck(s, key, k)
+	return err
+}
+
 // wrapAndBind wraps key under the domain key of k.Generation and binds k.
 func (s *session) wrapAndBind(key handle, k *hsm.Key) error {
-	service := s.engine.service.Load()
-	domain, ok1 := service.find(k.Store, hsm.DomainKey, k.Generation)
-	binding, ok2 := service.find(k.Store, hsm.BindingKey, k.Generation)
-	if !ok1 || !ok2 {
-		return fmt.Errorf("%w: store %s has no service keys of generation %d here", hsm.ErrUnavailable, k.Store, k.Generation)
+	domain, ok := s.engine.service.Load().find(k.Store, hsm.DomainKey, k.Generation)
+	if !ok {
+		return fmt.Errorf("%w: store %s has no domain key of generation %d here", hsm.ErrUnavailable, k.Store, k.Generation)
 	}
 	blob := make([]byte, maxBlobBytes)
 	n, err := s.engine.module.lib.wrap(s.handle, domain.wrapMech, domain.handle, key, blob)
@@ -118,6 +132,15 @@ func (s *session) wrapAndBind(key handle, k *hsm.Key) error {
 		return err
 	}
 	k.Blob = append([]byte(nil), blob[:n]...)
+	return s.bind(k)
+}
+
+// bind binds k under the binding key of k.Generation.
+func (s *session) bind(k *hsm.Key) (err error) {
+	binding, ok := s.engine.service.Load().find(k.Store, hsm.BindingKey, k.Generation)
+	if !ok {
+		return fmt.Errorf("%w: store %s has no binding key of generation %d here", hsm.ErrUnavailable, k.Store, k.Generation)
+	}
 	k.Binding, err = s.mac(binding.handle, bindingInput(k))
 	return err
 }
@@ -132,7 +155,7 @@ func (s *session) destroyAfter(key handle, err *error) {
 }
 
 // admitKey brings a key into service: it verifies the binding, unwraps the
-// blob and compares the check value.
+// blob or finds the object, and compares the check value.
 func (s *session) admitKey(k *hsm.Key, extra uint) (handle, error) {
 	if err := s.verifyBinding(k); err != nil {
 		return 0, err
@@ -141,24 +164,49 @@ func (s *session) admitKey(k *hsm.Key, extra uint) (handle, error) {
 	if err != nil {
 		return 0, err
 	}
-	if k.Residency != hsm.Wrapped {
+	admit, ok := admissions[k.Residency]
+	if !ok {
 		return 0, fmt.Errorf("%w: residency %q", hsm.ErrUnsupported, k.Residency)
 	}
+	key, err := admit(s, &t, k, extra)
+	if err != nil {
+		return 0, err
+	}
+	if err := t.compare(s, &t, key, k); err != nil {
+		if k.Residency == hsm.Wrapped {
+			s.destroyAfter(key, &err)
+		}
+		return 0, fmt.Errorf("key %s: %w", k.KeyID, err)
+	}
+	return key, nil
+}
+
+// admissions are how keys come into service, by their residency.
+var admissions = map[hsm.Residency]func(s *session, t *keyType, k *hsm.Key, extra uint) (handle, error){
+	hsm.Wrapped:  (*session).admitWrapped,
+	hsm.Resident: (*session).admitResident,
+}
+
+func (s *session) admitWrapped(t *keyType, k *hsm.Key, extra uint) (handle, error) {
 	domain, ok := s.engine.service.Load().find(k.Store, hsm.DomainKey, k.Generation)
 	if !ok {
 		return 0, fmt.Errorf("%w: store %s has no domain key of generation %d here", hsm.ErrUnavailable, k.Store, k.Generation)
 	}
+	return s.unwrap(domain, k.Blob, s.opening(t, extra))
+}
+
+// opening is the template that material of the type is unwrapped with.
+func (s *session) opening(t *keyType, extra uint) template {
 	opening := t.template
-	opening.may = t.may | extra
-	key, err := s.unwrap(domain, k.Blob, opening)
-	if err != nil {
-		return 0, err
+	opening.may |= extra
+	if s.engine.findings.unwrapNeedsParams {
+		for _, a := range t.public.more {
+			if a.kind == pkcs11.CKA_EC_PARAMS {
+				opening.more = []valueAttr{a}
+			}
+		}
 	}
-	if err := t.compare(s, key, k); err != nil {
-		s.destroyAfter(key, &err)
-		return 0, fmt.Errorf("key %s: %w", k.KeyID, err)
-	}
-	return key, nil
+	return opening
 }
 
 // unwrap opens a blob under a domain key. ErrWrongMaterial if the blob is not
@@ -188,8 +236,12 @@ func (e *Engine) Rewrap(ctx context.Context, on hsm.Call, k *hsm.Key, generation
 		}
 		moved := cloneKey(&from)
 		moved.Generation = generation
-		err = s.wrapAndBind(key, &moved)
-		s.destroyAfter(key, &err)
+		if from.Residency == hsm.Resident { // it stays where it is
+			err = s.bind(&moved)
+		} else {
+			err = s.wrapAndBind(key, &moved)
+			s.destroyAfter(key, &err)
+		}
 		if err == nil {
 			made <- moved
 		}

@@ -102,6 +102,11 @@ func (m *module) tokenInfo(slot uint) (pkcs11.TokenInfo, error) {
 	return info, managed("C_GetTokenInfo", err)
 }
 
+func (m *module) mechanismInfo(slot, mechanism uint) (pkcs11.MechanismInfo, error) {
+	info, err := m.ctx.GetMechanismInfo(slot, []*pkcs11.Mechanism{pkcs11.NewMechanism(mechanism, nil)})
+	return info, managed("C_GetMechanismInfo", err)
+}
+
 // find returns the handles, two at most, of the objects that have these attributes.
 func (m *module) find(s handle, t []*pkcs11.Attribute) (found []handle, err error) {
 	session := pkcs11.SessionHandle(s)
@@ -118,6 +123,32 @@ func (m *module) find(s handle, t []*pkcs11.Attribute) (found []handle, err erro
 		found = append(found, handle(o))
 	}
 	return found, managed("C_FindObjects", err)
+}
+
+// findAll returns the handles of all objects that have these attributes.
+func (m *module) findAll(s handle, t []*pkcs11.Attribute) (found []handle, err error) {
+	session := pkcs11.SessionHandle(s)
+	if err := managed("C_FindObjectsInit", m.ctx.FindObjectsInit(session, t)); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if e := managed("C_FindObjectsFinal", m.ctx.FindObjectsFinal(session)); err == nil {
+			err = e
+		}
+	}()
+	for {
+		const page = 256
+		objects, _, err := m.ctx.FindObjects(session, page)
+		if err != nil {
+			return nil, managed("C_FindObjects", err)
+		}
+		for _, o := range objects {
+			found = append(found, handle(o))
+		}
+		if len(objects) < page {
+			return found, nil
+		}
+	}
 }
 
 // generateTokenKey makes a secret key as the template says.

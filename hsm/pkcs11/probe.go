@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/miekg/pkcs11"
 
@@ -34,18 +35,69 @@ func (e *Engine) selfTest() (err error) {
 	if err := s.testGCM(); err != nil {
 		return fmt.Errorf("self-test of AES-GCM: %w", err)
 	}
+	if err := s.chooseWrap(); err != nil {
+		return err
+	}
+	e.findings.profile.GCM = GCMProfile{IV: e.cfg.IV.String(), IVBytes: e.cfg.IV.ivLength()}
+	if err := s.explore(e.wrapMechanisms()); err != nil {
+		return fmt.Errorf("self-test: %w", err)
+	}
+	e.findings.conclude(e)
+	return nil
+}
+
+// chooseWrap finds the wrap mechanism for new domain keys.
+func (s *session) chooseWrap() error {
+	e := s.engine
 	for _, mechanism := range e.cfg.WrapMechanisms {
+		var problem error
 		for _, needsLength := range []bool{false, true} {
 			e.unwrapNeedsLength = needsLength
-			err := s.testWrap(mechanism)
-			if err == nil {
+			if problem = s.testWrap(mechanism); problem == nil {
 				e.wrapMech = mechanism
 				return nil
 			}
-			e.cfg.Logger.Debug("wrap mechanism does not serve", "mechanism", mechanism, "error", err)
+			e.cfg.Logger.Debug("wrap mechanism does not serve", "mechanism", mechanismName(mechanism), "error", problem)
 		}
+		e.findings.profile.Wraps = append(e.findings.profile.Wraps, WrapProfile{
+			Mechanism: mechanismName(mechanism), Key: kindAES, Problem: problemOf(problem),
+		})
 	}
 	return fmt.Errorf("%w: no mechanism wraps and unwraps an AES key", hsm.ErrUnsupported)
+}
+
+// wrapMechanisms are that of new domain keys and those of the ones there are.
+func (e *Engine) wrapMechanisms() []uint {
+	mechanisms := []uint{e.wrapMech}
+	for _, k := range e.cfg.ServiceKeys {
+		if _, _, ok := parseDomainCheck(k.CheckValue); !ok || k.Kind != hsm.DomainKey {
+			continue
+		}
+		if m := domainMechanism(k.CheckValue); !slices.Contains(mechanisms, m) {
+			mechanisms = append(mechanisms, m)
+		}
+	}
+	return mechanisms
+}
+
+// conclude puts the rest of what was found into the profile.
+func (f *findings) conclude(e *Engine) {
+	f.profile.ECPoint = "raw"
+	if f.pointDER {
+		f.profile.ECPoint = "octet string"
+	}
+	for _, c := range []struct {
+		about string
+		codes []returnCode
+	}{
+		{"ciphertext that does not authenticate", e.damaged}, {"damaged blob", e.damagedBlob},
+		{"signature that does not verify", f.badSignature}, {"ciphertext that is not OAEP", f.badOAEP},
+		{"point that is not on the curve", f.badPeer},
+	} {
+		for _, code := range slices.Compact(slices.Sorted(slices.Values(c.codes))) {
+			f.profile.Codes = append(f.profile.Codes, CodeProfile{For: c.about, Code: code.String()})
+		}
+	}
 }
 
 // testGCM proves that GCM keeps its promises here, that the IV is the one that

@@ -201,7 +201,7 @@ func (s *session) proveDomain(k *serviceKey, check []byte) (_ []byte, err error)
 	if !ok {
 		return nil, hsm.ErrWrongMaterial
 	}
-	k.wrapMech = uint(binary.BigEndian.Uint64(check[1:]))
+	k.wrapMech = domainMechanism(check)
 	key, err := s.unwrap(k, blob, keyTypeAES)
 	if err != nil {
 		return nil, err
@@ -230,6 +230,9 @@ func (s *session) makeDomainCheck(k *serviceKey) (check []byte, err error) {
 	made, err := s.makeCanary(key, serviceInput(&k.row))
 	return append(check, made...), err
 }
+
+// domainMechanism is the wrap mechanism in a domain key's check value.
+func domainMechanism(check []byte) uint { return uint(binary.BigEndian.Uint64(check[1:])) }
 
 // parseDomainCheck returns the parts of a domain key's check value.
 func parseDomainCheck(check []byte) (blob, made []byte, ok bool) {
@@ -332,6 +335,13 @@ func (e *Engine) addServiceKeys(ctx context.Context, rows []hsm.ServiceKey, mayC
 		filled = append(filled, (<-made).row)
 	}
 	return filled, nil
+}
+
+// dropServiceKey takes a service key out of service.
+func (e *Engine) dropServiceKey(row *hsm.ServiceKey) {
+	next := &serviceKeys{keys: maps.Clone(e.service.Load().keys)}
+	delete(next.keys, serviceID{row.Store, row.Kind, row.Generation})
+	e.service.Store(next)
 }
 
 // provedKeys are the rows in service, for finding them again.

@@ -19,7 +19,9 @@ const maxKeptScratch = 16 << 10
 // goroutine, inside the gate, with in copied to memory of that call; what it
 // returns belongs to whoever waits.
 type work struct {
-	mechanism string // metrics label
+	mechanism string  // metrics label
+	part      keyPart // of the key that it needs, if any
+	slow      bool    // makes a pair: its deadline is GenerateTimeout
 	in        [3][]byte
 	run       func(s *session, key handle, in [3][]byte) ([]byte, error)
 }

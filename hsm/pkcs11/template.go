@@ -33,6 +33,7 @@ const (
 	maySign                    // SIGN and VERIFY, as far as the class has them
 	mayWrap                    // WRAP and UNWRAP, as far as the class has them
 	mayDerive                  // DERIVE
+	mayDecapsulate             // DECAPSULATE of a private key, ENCAPSULATE of a public one
 	mayStay                    // TOKEN, and then neither MODIFIABLE nor COPYABLE
 )
 
@@ -66,6 +67,9 @@ var classAttributes = map[uint][]struct{ kind, may uint }{
 	},
 }
 
+// capsuleAttributes are the usage flags of key encapsulation.
+var capsuleAttributes = map[uint]uint{pkcs11.CKO_PRIVATE_KEY: attrDecapsulate, pkcs11.CKO_PUBLIC_KEY: attrEncapsulate}
+
 // encode writes the template as the data plane reads it.
 func (t *template) encode() []byte {
 	b := make(encodedTemplate, 0, 512)
@@ -76,6 +80,9 @@ func (t *template) encode() []byte {
 	}
 	for _, a := range classAttributes[t.class] {
 		b = b.flag(a.kind, t.may&a.may != 0)
+	}
+	if a, ok := capsuleAttributes[t.class]; ok && t.may&mayDecapsulate != 0 {
+		b = b.flag(a, true) // of v3.2: left out where it is not needed
 	}
 	if t.valueLen != 0 {
 		b = b.add(pkcs11.CKA_VALUE_LEN, ulongs(t.valueLen))

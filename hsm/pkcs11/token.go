@@ -13,7 +13,11 @@ var _ hsm.Token = (*Engine)(nil)
 // do runs work on a session of the pool, with k's handle if k is not nil. What
 // a retry can cure is retried, once for each class of failure.
 func (e *Engine) do(ctx context.Context, on hsm.Call, k *hsm.Key, w *work) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
+	timeout := e.cfg.CallTimeout
+	if w.slow {
+		timeout = e.cfg.GenerateTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	if int(on.Class) >= classCount {
 		on.Class = hsm.Interactive
@@ -50,7 +54,7 @@ func (e *Engine) try(ctx context.Context, on hsm.Call, k *hsm.Key, w *work) ([]b
 	var en *entry
 	if k != nil {
 		var err error
-		if en, err = e.handles.get(ctx, k); err != nil {
+		if en, err = e.handles.get(ctx, k, w.part); err != nil {
 			return nil, classOf(err, false), err
 		}
 	}

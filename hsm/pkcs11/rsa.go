@@ -1,0 +1,138 @@
+package pkcs11
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"math/big"
+
+	"kmsgate/hsm"
+	"kmsgate/hsm/der"
+	"kmsgate/hsm/keyspec"
+)
+
+// modulusBytes are the lengths of RSA's ciphertexts.
+var modulusBytes = map[keyspec.Spec]int{keyspec.RSA2048: 256, keyspec.RSA3072: 384, keyspec.RSA4096: 512}
+
+// EncryptAsymmetric encrypts with RSAES-OAEP. See [hsm.Token].
+func (e *Engine) EncryptAsymmetric(ctx context.Context, on hsm.Call, k *hsm.Key, a keyspec.Algorithm, plaintext []byte) ([]byte, error) {
+	way, err := e.findings.way(k, keyspec.EncryptDecrypt, a, publicPart, "")
+	if err != nil {
+		return nil, err
+	}
+	row, _ := keyspec.LookupAlgorithm(a)
+	if len(plaintext) > modulusBytes[k.Spec]-2*row.Hash.Size()-2 {
+		return nil, fmt.Errorf("%w: plaintext of %d bytes", hsm.ErrUnsupported, len(plaintext))
+	}
+	w := work{mechanism: "oaep-encrypt", part: publicPart, in: [3][]byte{plaintext}}
+	w.run = func(s *session, key handle, in [3][]byte) ([]byte, error) {
+		if way == InToken {
+			return s.oaepEncrypt(key, k.Spec, row.Hash, in[0])
+		}
+		return encryptHere(k, row.Hash, in[0])
+	}
+	return e.do(ctx, on, k, &w)
+}
+
+func (s *session) oaepEncrypt(key handle, spec keyspec.Spec, h crypto.Hash, plaintext []byte) ([]byte, error) {
+	out := make([]byte, modulusBytes[spec])
+	n, err := s.engine.module.lib.encrypt(s.handle, key, oaep(h), plaintext, out)
+	if err != nil {
+		return nil, err
+	}
+	if n != len(out) {
+		return nil, fmt.Errorf("%w: a ciphertext of %s has %d bytes", hsm.ErrUnavailable, spec, n)
+	}
+	return out, nil
+}
+
+// encryptHere encrypts with Go's standard library, under the public key of a
+// row that has been verified.
+func encryptHere(k *hsm.Key, h crypto.Hash, plaintext []byte) ([]byte, error) {
+	public, err := publicOf(k)
+	if err != nil {
+		return nil, err
+	}
+	known, _ := public.Go()
+	key, ok := known.(*rsa.PublicKey)
+	if !ok {
+		return nil, fmt.Errorf("%w: encryption with %s", hsm.ErrUnsupported, k.Spec)
+	}
+	out, err := rsa.EncryptOAEP(h.New(), rand.Reader, key, plaintext, nil)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", hsm.ErrUnsupported, err)
+	}
+	return out, nil
+}
+
+// DecryptAsymmetric opens a ciphertext of RSAES-OAEP. See [hsm.Token].
+func (e *Engine) DecryptAsymmetric(ctx context.Context, on hsm.Call, k *hsm.Key, a keyspec.Algorithm, ciphertext []byte) ([]byte, error) {
+	way, err := e.findings.way(k, keyspec.EncryptDecrypt, a, secretPart, "")
+	if err != nil {
+		return nil, err
+	}
+	if !inModulus(k, ciphertext) {
+		return nil, hsm.ErrInvalidCiphertext
+	}
+	row, _ := keyspec.LookupAlgorithm(a)
+	w := work{mechanism: "oaep-decrypt", in: [3][]byte{ciphertext}}
+	w.run = func(s *session, key handle, in [3][]byte) ([]byte, error) {
+		return s.oaepDecrypt(key, way, row.Hash, in[0])
+	}
+	return e.do(ctx, on, k, &w)
+}
+
+// inModulus tells whether a ciphertext has the length of the modulus and is
+// less than it (RFC 8017, section 5.1.2). The modulus need not be the right one:
+// the token judges again.
+func inModulus(k *hsm.Key, ciphertext []byte) bool {
+	public, err := publicOf(k)
+	return err == nil && len(ciphertext) == len(public.N) &&
+		new(big.Int).SetBytes(ciphertext).Cmp(new(big.Int).SetBytes(public.N)) < 0
+}
+
+// oaepDecrypt decrypts in the token or, where it lacks the hash, has it do the
+// raw RSA step and takes the padding off here. The failures of both say the same.
+func (s *session) oaepDecrypt(key handle, way string, h crypto.Hash, ciphertext []byte) ([]byte, error) {
+	m := oaep(h)
+	if way == RawInToken {
+		m = mechanism{kind: mechRSARaw}
+	}
+	out := make([]byte, len(ciphertext))
+	n, err := s.engine.module.lib.decrypt(s.handle, key, m, ciphertext, out)
+	if err != nil {
+		return nil, s.judge(err, s.engine.findings.badOAEP, hsm.ErrInvalidCiphertext)
+	}
+	if way != RawInToken {
+		return out[:n:n], nil
+	}
+	defer clear(out)
+	em := make([]byte, len(ciphertext)) // some tokens leave leading zeros out
+	copy(em[len(em)-n:], out[:n])
+	plaintext, err := der.UnpadOAEP(h, em)
+	if err != nil {
+		return nil, hsm.ErrInvalidCiphertext
+	}
+	return plaintext, nil
+}
+
+// proveDecrypter has a private key open what the row's public key encrypted.
+func (s *session) proveDecrypter(_ *keyType, key handle, k *hsm.Key) error {
+	way, h, err := s.engine.findings.anyOAEP(k.Spec)
+	if err != nil {
+		return err
+	}
+	ciphertext, err := encryptHere(k, h, canary[:])
+	if err != nil {
+		return err
+	}
+	got, err := s.oaepDecrypt(key, way, h, ciphertext)
+	if errors.Is(err, hsm.ErrInvalidCiphertext) || err == nil && subtle.ConstantTimeCompare(got, canary[:]) != 1 {
+		return hsm.ErrWrongMaterial
+	}
+	return err
+}

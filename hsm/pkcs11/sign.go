@@ -1,0 +1,233 @@
+package pkcs11
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"fmt"
+
+	"kmsgate/hsm"
+	"kmsgate/hsm/der"
+	"kmsgate/hsm/keyspec"
+)
+
+// signatureOf is one message to be signed or verified.
+type signatureOf struct {
+	signing
+	spec    keyspec.Spec
+	row     keyspec.AlgorithmRow
+	message []byte // or its digest, where the algorithm has a hash
+	input   []byte // what the mechanism is given
+}
+
+func newSignature(spec keyspec.Spec, a keyspec.Algorithm, as keyspec.MessageType, message []byte) (*signatureOf, error) {
+	row, _ := keyspec.LookupAlgorithm(a)
+	sig := &signatureOf{signing: signings[a], spec: spec, row: row}
+	var err error
+	if sig.message, err = messageFor(row, as, message); err != nil {
+		return nil, err
+	}
+	sig.input = sig.message
+	if sig.prepare != nil {
+		sig.input, err = sig.prepare(row.Hash, sig.message)
+	}
+	return sig, err
+}
+
+// messageFor checks a message and hashes it, where the algorithm has a hash.
+func messageFor(row keyspec.AlgorithmRow, as keyspec.MessageType, message []byte) ([]byte, error) {
+	want, ok := row.Messages[as]
+	if !ok || (want != 0 && len(message) != want) || len(message) > keyspec.MaxMessageBytes {
+		return nil, fmt.Errorf("%w: %s of %d bytes for %s", hsm.ErrUnsupported, as, len(message), row.Algorithm)
+	}
+	if as != keyspec.Raw || row.Hash == 0 {
+		return message, nil
+	}
+	h := row.Hash.New()
+	h.Write(message)
+	return h.Sum(nil), nil
+}
+
+// Sign signs with a private key. See [hsm.Token].
+func (e *Engine) Sign(ctx context.Context, on hsm.Call, k *hsm.Key, a keyspec.Algorithm, as keyspec.MessageType, message []byte) ([]byte, error) {
+	if _, err := e.findings.way(k, keyspec.SignVerify, a, secretPart, as); err != nil {
+		return nil, err
+	}
+	sig, err := newSignature(k.Spec, a, as, message)
+	if err != nil {
+		return nil, err
+	}
+	w := work{mechanism: "sign", in: [3][]byte{sig.input}, run: func(s *session, key handle, in [3][]byte) ([]byte, error) {
+		return s.sign(key, sig, in[0])
+	}}
+	return e.do(ctx, on, k, &w)
+}
+
+// sign signs input, and returns the signature in AWS's form.
+func (s *session) sign(key handle, sig *signatureOf, input []byte) ([]byte, error) {
+	out := make([]byte, signatureBytes(sig.spec))
+	n, err := s.engine.module.lib.sign(s.handle, key, sig.mechanism(sig.row.Hash), input, out)
+	if err != nil {
+		return nil, err
+	}
+	if sig.encode != nil {
+		encoded, err := sig.encode(sig.spec, out[:n])
+		if err != nil {
+			return nil, fmt.Errorf("%w: what the token has signed: %w", hsm.ErrUnavailable, err)
+		}
+		return encoded, nil
+	}
+	if n != len(out) {
+		return nil, fmt.Errorf("%w: a signature of %s has %d bytes", hsm.ErrUnavailable, sig.spec, n)
+	}
+	return out, nil
+}
+
+// Verify verifies with a public key. See [hsm.Token].
+func (e *Engine) Verify(ctx context.Context, on hsm.Call, k *hsm.Key, a keyspec.Algorithm, as keyspec.MessageType, message, signature []byte) error {
+	way, err := e.findings.way(k, keyspec.SignVerify, a, publicPart, as)
+	if err != nil {
+		return err
+	}
+	sig, err := newSignature(k.Spec, a, as, message)
+	if err != nil {
+		return err
+	}
+	raw, err := sig.rawForm(signature)
+	if err != nil {
+		return err
+	}
+	w := work{mechanism: "verify", part: publicPart, in: [3][]byte{sig.input, raw}}
+	if way == InToken {
+		w.run = func(s *session, key handle, in [3][]byte) ([]byte, error) {
+			return nil, s.verify(key, sig, in[0], in[1])
+		}
+	} else {
+		public, err := publicOf(k)
+		if err != nil {
+			return err
+		}
+		w.run = func(*session, handle, [3][]byte) ([]byte, error) { return nil, sig.verifyHere(public, signature) }
+	}
+	_, err = e.do(ctx, on, k, &w)
+	return err
+}
+
+// rawForm is the token's form of a signature that was sent. ErrInvalidSignature
+// for what cannot be one, so that no token is asked to judge it.
+func (sig *signatureOf) rawForm(signature []byte) ([]byte, error) {
+	if sig.decode != nil {
+		raw, err := sig.decode(sig.spec, signature)
+		if err != nil {
+			return nil, hsm.ErrInvalidSignature
+		}
+		return raw, nil
+	}
+	if len(signature) != signatureBytes(sig.spec) {
+		return nil, hsm.ErrInvalidSignature
+	}
+	return signature, nil
+}
+
+// verify verifies a signature in the token's form.
+func (s *session) verify(key handle, sig *signatureOf, input, raw []byte) error {
+	err := s.engine.module.lib.verify(s.handle, key, sig.mechanism(sig.row.Hash), input, raw)
+	if err != nil {
+		return s.judge(err, s.engine.findings.badSignature, hsm.ErrInvalidSignature)
+	}
+	return nil
+}
+
+// verifyHere verifies a signature in AWS's form with Go's standard library.
+func (sig *signatureOf) verifyHere(public *der.Public, signature []byte) error {
+	known, ok := public.Go()
+	if !ok {
+		return fmt.Errorf("%w: signatures of %s", hsm.ErrUnsupported, sig.spec)
+	}
+	valid := false
+	switch key := known.(type) {
+	case *rsa.PublicKey:
+		if sig.kind == mechRSAPSS {
+			valid = rsa.VerifyPSS(key, sig.row.Hash, sig.message, signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}) == nil
+		} else {
+			valid = rsa.VerifyPKCS1v15(key, sig.row.Hash, sig.message, signature) == nil
+		}
+	case *ecdsa.PublicKey:
+		valid = ecdsa.VerifyASN1(key, sig.message, signature)
+	case ed25519.PublicKey:
+		valid = sig.verifyEd25519(key, signature)
+	}
+	if !valid {
+		return hsm.ErrInvalidSignature
+	}
+	return nil
+}
+
+// verifyEd25519 verifies Ed25519, or Ed25519ph of the message that AWS hashes.
+func (sig *signatureOf) verifyEd25519(key ed25519.PublicKey, signature []byte) bool {
+	if sig.row.Algorithm != keyspec.Ed25519PHSHA512 {
+		return ed25519.Verify(key, sig.message, signature)
+	}
+	h := crypto.SHA512.New()
+	h.Write(sig.message)
+	return ed25519.VerifyWithOptions(key, h.Sum(nil), signature, &ed25519.Options{Hash: crypto.SHA512}) == nil
+}
+
+// proveSigner has a private key sign, and verifies that with the row's public key.
+func (s *session) proveSigner(t *keyType, key handle, k *hsm.Key) error {
+	a, as, err := s.engine.findings.anySigning(k.Spec)
+	if err != nil {
+		return err
+	}
+	message := checkInput(k)
+	if n := signingMessageBytes(a, as); n != 0 {
+		message = append(message, make([]byte, n)...)[:n]
+	}
+	sig, err := newSignature(k.Spec, a, as, message)
+	if err != nil {
+		return err
+	}
+	signature, err := s.sign(key, sig, sig.input)
+	if err != nil {
+		return err
+	}
+	return wrongUnless(s.verifyWith(t, k, sig, signature), hsm.ErrInvalidSignature)
+}
+
+// signingMessageBytes is the length that messages must have; zero for any.
+func signingMessageBytes(a keyspec.Algorithm, as keyspec.MessageType) int {
+	row, _ := keyspec.LookupAlgorithm(a)
+	return row.Messages[as]
+}
+
+// verifyWith verifies a signature with the public key of k, in the token where
+// the standard library cannot.
+func (s *session) verifyWith(t *keyType, k *hsm.Key, sig *signatureOf, signature []byte) (err error) {
+	public, err := publicOf(k)
+	if err != nil {
+		return err
+	}
+	if _, ok := public.Go(); ok {
+		return sig.verifyHere(public, signature)
+	}
+	raw, err := sig.rawForm(signature)
+	if err != nil {
+		return err
+	}
+	key, err := s.engine.module.lib.create(s.handle, s.publicTemplate(t, public))
+	if err != nil {
+		return err
+	}
+	defer s.destroyAfter(key, &err)
+	return s.verify(key, sig, sig.input, raw)
+}
+
+// wrongUnless is ErrWrongMaterial where a key has not proved itself.
+func wrongUnless(err, failure error) error {
+	if err == failure {
+		return hsm.ErrWrongMaterial
+	}
+	return err
+}
