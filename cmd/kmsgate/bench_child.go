@@ -65,6 +65,7 @@ type rawJob struct {
 	PINFile    string        `json:"pinFile"`
 	Goroutines int           `json:"goroutines"`
 	Duration   time.Duration `json:"duration"`
+	rawAlgorithm
 }
 
 // benchRaw measures the token alone. It is a process of its own because an
@@ -75,22 +76,22 @@ func benchRaw(ctx context.Context, in io.Reader, out io.Writer) error {
 		return fmt.Errorf("read the job: %w", err)
 	}
 	cfg := pkcs11.Config{Module: job.Module, Serial: job.Serial, PIN: pkcs11.PINFile(job.PINFile)}
-	loop, err := pkcs11.RawEncryptLoop(ctx, cfg, job.Goroutines, job.Duration)
+	loop, err := pkcs11.Loop(ctx, cfg, job.Spec, job.Usage, job.Algorithm, job.Goroutines, job.Duration)
 	if err != nil {
 		return err
 	}
-	return json.NewEncoder(out).Encode(loop.PerSecond())
+	return json.NewEncoder(out).Encode(rawSample{PerSecond: loop.PerSecond(), CPU: perRequest(loop.CPU, loop.Operations)})
 }
 
-// rawRate is the rate of one round of the raw loop, in encryptions a second.
-func (e *benchEnvironment) rawRate(ctx context.Context, goroutines int, d time.Duration) (rate float64, err error) {
+// rawLoop runs one round of a raw loop.
+func (e *benchEnvironment) rawLoop(ctx context.Context, a rawAlgorithm, goroutines int, d time.Duration) (r rawSample, err error) {
 	c, err := startChild(ctx, "raw", rawJob{
-		Module: e.token.Module, Serial: e.token.Serial, PINFile: e.token.PINFile, Goroutines: goroutines, Duration: d,
+		Module: e.token.Module, Serial: e.token.Serial, PINFile: e.token.PINFile, Goroutines: goroutines, Duration: d, rawAlgorithm: a,
 	})
 	if err != nil {
-		return 0, err
+		return r, err
 	}
-	return rate, c.finish(c.in.Decode(&rate))
+	return r, c.finish(c.in.Decode(&r))
 }
 
 // load runs the load client on the gateway. What happens in between is told to

@@ -1,51 +1,75 @@
 package main
 
 import (
-	"bytes"
 	"context"
+	"fmt"
+	"regexp"
+	"slices"
 )
 
-// namedLoad is a kind of request that is measured, on as many keys as there are
-// connections.
+// namedLoad is a kind of request that is measured.
 type namedLoad struct {
 	name  string
+	raw   rawAlgorithm
 	calls []benchCall
 }
 
-// benchKind is a kind of request, and how its calls are made.
+// benchKind is a kind of request, the raw loop that it is held against, and how
+// its calls are made: on as many keys as there are connections, or on one of
+// its own.
 type benchKind struct {
 	name  string
+	raw   rawAlgorithm
 	calls func(ctx context.Context, e *benchEnvironment, keys []string) ([]benchCall, error)
 }
 
-// benchKinds are the kinds of requests, in the order in which they are measured
-// and printed. The first two are what HTTP costs, and what HTTP with a
-// signature and the audit log costs.
-var benchKinds = []benchKind{
-	{"healthz", same(benchCall{Path: "/healthz"})},
-	{"GetCallerIdentity", same(benchCall{Service: "sts", Body: []byte("Action=GetCallerIdentity&Version=2011-06-15")})},
-	{"Encrypt", func(_ context.Context, _ *benchEnvironment, keys []string) ([]benchCall, error) {
+// symmetricKinds are the kinds of requests that are held against AES-GCM. The
+// first two are what HTTP costs, and what HTTP with a signature and the audit
+// log costs.
+var symmetricKinds = []benchKind{
+	{"healthz", rawGCM, same(benchCall{Path: "/healthz"})},
+	{"GetCallerIdentity", rawGCM, same(benchCall{Service: "sts", Body: []byte("Action=GetCallerIdentity&Version=2011-06-15")})},
+	{"Encrypt", rawGCM, func(_ context.Context, _ *benchEnvironment, keys []string) ([]benchCall, error) {
 		return callsOn(keys, encryptCall)
 	}},
-	{"Decrypt", decryptCalls},
-	{"GenerateDataKey", func(_ context.Context, _ *benchEnvironment, keys []string) ([]benchCall, error) {
+	{"Decrypt", rawGCM, decryptCalls},
+	{"GenerateDataKey", rawGCM, func(_ context.Context, _ *benchEnvironment, keys []string) ([]benchCall, error) {
 		return callsOn(keys, dataKeyCall)
 	}},
 }
 
-// loads are the loads of all kinds.
+// benchKinds are all kinds, in the order in which they are measured and printed.
+func benchKinds() []benchKind {
+	kinds := slices.Clone(symmetricKinds)
+	for _, a := range benchedAlgorithms {
+		kinds = append(kinds, kindOf(a))
+	}
+	return kinds
+}
+
+// kindsNamed are the kinds whose names match an expression.
+func kindsNamed(expression string) ([]benchKind, error) {
+	wanted, err := regexp.Compile(expression)
+	if err != nil {
+		return nil, err
+	}
+	kinds := slices.DeleteFunc(benchKinds(), func(k benchKind) bool { return !wanted.MatchString(k.name) })
+	if len(kinds) == 0 {
+		return nil, fmt.Errorf("no kind's name matches %q", expression)
+	}
+	return kinds, nil
+}
+
+// loads are the loads of the kinds that were asked for.
 func (b *bench) loads(ctx context.Context) ([]namedLoad, error) {
 	keys := b.keys[:b.options.connections]
 	var loads []namedLoad
-	for _, k := range benchKinds {
-		if b.options.only != "" && b.options.only != k.name {
-			continue
-		}
+	for _, k := range b.options.kinds {
 		calls, err := k.calls(ctx, b.benchEnvironment, keys)
 		if err != nil {
 			return nil, err
 		}
-		loads = append(loads, namedLoad{k.name, calls})
+		loads = append(loads, namedLoad{k.name, k.raw, calls})
 	}
 	return loads, nil
 }
@@ -91,7 +115,7 @@ var benchContext = map[string]string{"purpose": "bench"}
 
 // encryptOf is a request to encrypt 32 bytes.
 func encryptOf(key string) encryptBody {
-	return encryptBody{KeyID: key, Plaintext: bytes.Repeat([]byte{0x5a}, 32), EncryptionContext: benchContext}
+	return encryptBody{KeyID: key, Plaintext: benchMessage, EncryptionContext: benchContext}
 }
 
 func encryptCall(key string) (benchCall, error) { return kmsCall("Encrypt", encryptOf(key)) }

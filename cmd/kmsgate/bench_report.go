@@ -18,7 +18,6 @@ type benchReport struct {
 	Connections int           `json:"connections"`
 	Rounds      int           `json:"rounds"`
 	Seconds     float64       `json:"seconds"` // of a round
-	Raw         spread        `json:"raw"`     // encryptions a second
 	Operations  []benchRow    `json:"operations"`
 	Parts       []benchParts  `json:"parts"`
 	CreateKey   *createGrowth `json:"createKey,omitempty"`
@@ -29,7 +28,9 @@ type benchReport struct {
 type benchRow struct {
 	Name        string  `json:"name"`
 	PerSecond   spread  `json:"perSecond"`
-	Ratio       float64 `json:"ratio"` // to the raw loop of the same round
+	Raw         spread  `json:"raw"`    // operations a second of the raw loop
+	RawCPU      float64 `json:"rawCPU"` // of one of them
+	Ratio       float64 `json:"ratio"`  // to the raw loop of the same round
 	P50         float64 `json:"p50"`
 	P99         float64 `json:"p99"`
 	Allocations float64 `json:"allocations"` // a request
@@ -94,6 +95,14 @@ func median(values []float64) float64 {
 // sample is one round of one kind of request.
 type sample struct {
 	rate, p50, p99, allocations, server, client, postgres, batch, commit float64
+
+	raw rawSample // of the same round
+}
+
+// rawSample is one round of a raw loop.
+type rawSample struct {
+	PerSecond float64 `json:"perSecond"`
+	CPU       float64 `json:"cpu"` // microseconds of one operation
 }
 
 func newSample(a benchAnswer, u usage) sample {
@@ -108,7 +117,7 @@ func newSample(a benchAnswer, u usage) sample {
 	return s
 }
 
-func newBenchRow(name string, samples []sample, raw []float64) benchRow {
+func newBenchRow(name string, samples []sample) benchRow {
 	over := func(of func(i int) float64) []float64 {
 		values := make([]float64, len(samples))
 		for i := range samples {
@@ -119,7 +128,9 @@ func newBenchRow(name string, samples []sample, raw []float64) benchRow {
 	return benchRow{
 		Name:        name,
 		PerSecond:   spreadOf(over(func(i int) float64 { return samples[i].rate })),
-		Ratio:       median(over(func(i int) float64 { return samples[i].rate / raw[i] })),
+		Raw:         spreadOf(over(func(i int) float64 { return samples[i].raw.PerSecond })),
+		RawCPU:      median(over(func(i int) float64 { return samples[i].raw.CPU })),
+		Ratio:       median(over(func(i int) float64 { return samples[i].rate / samples[i].raw.PerSecond })),
 		P50:         median(over(func(i int) float64 { return samples[i].p50 })),
 		P99:         median(over(func(i int) float64 { return samples[i].p99 })),
 		Allocations: median(over(func(i int) float64 { return samples[i].allocations })),
@@ -160,11 +171,10 @@ func (r *benchReport) print(w io.Writer) error {
 
 func (r *benchReport) printOperations(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "\trequests/s\tlowest–highest\tof raw\tp50 ms\tp99 ms\tallocs\tCPU µs: gateway\tclient\tPostgres\taudit batch\tcommit ms\t")
-	fmt.Fprintf(t, "raw\t%.0f\t%.0f–%.0f\t1\t\t\t\t\t\t\t\t\t\n", r.Raw.Median, r.Raw.Min, r.Raw.Max)
+	fmt.Fprintln(t, "\trequests/s\tlowest–highest\traw/s\tCPU µs\tof raw\tp50 ms\tp99 ms\tallocs\tCPU µs: gateway\tclient\tPostgres\taudit batch\tcommit ms\t")
 	for _, o := range r.Operations {
-		fmt.Fprintf(t, "%s\t%.0f\t%.0f–%.0f\t%.3f\t%.2f\t%.2f\t%.0f\t%.1f\t%.1f\t%.1f\t%.1f\t%.2f\t\n", o.Name,
-			o.PerSecond.Median, o.PerSecond.Min, o.PerSecond.Max, o.Ratio, o.P50/1e3, o.P99/1e3, o.Allocations,
+		fmt.Fprintf(t, "%s\t%.0f\t%.0f–%.0f\t%.0f\t%.1f\t%.3f\t%.2f\t%.2f\t%.0f\t%.1f\t%.1f\t%.1f\t%.1f\t%.2f\t\n", o.Name,
+			o.PerSecond.Median, o.PerSecond.Min, o.PerSecond.Max, o.Raw.Median, o.RawCPU, o.Ratio, o.P50/1e3, o.P99/1e3, o.Allocations,
 			o.Server, o.Client, o.Postgres, o.Batch, o.Commit/1e3)
 	}
 	return t.Flush()

@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"kmsgate/gateway/sigv4"
+	"kmsgate/hsm/keyspec"
 )
 
 // runBenchProgram builds the program, since bench starts it once more, and runs
@@ -43,7 +44,8 @@ func runBenchProgram(t *testing.T, temporary string, args ...string) []byte {
 func TestBenchReportsEveryKindAndCleansUp(t *testing.T) {
 	t.Parallel()
 	temporary := t.TempDir()
-	out := runBenchProgram(t, temporary, "-duration=60ms", "-rounds=2", "-connections=3", "-keys=320", "-json")
+	out := runBenchProgram(t, temporary, "-duration=60ms", "-rounds=2", "-connections=3", "-keys=320", "-json",
+		"-only=^[A-Za-z]+$|HMAC_256|P256|RSA_2048 RSAES_OAEP_SHA_256")
 	decoder := json.NewDecoder(bytes.NewReader(out))
 	decoder.DisallowUnknownFields()
 	var r benchReport
@@ -53,7 +55,7 @@ func TestBenchReportsEveryKindAndCleansUp(t *testing.T) {
 	var kinds, signed []string
 	for _, o := range r.Operations {
 		kinds = append(kinds, o.Name)
-		for _, v := range []float64{o.PerSecond.Min, o.Ratio, o.P50, o.Allocations, o.Server, o.Client} {
+		for _, v := range []float64{o.PerSecond.Min, o.Raw.Min, o.RawCPU, o.Ratio, o.P50, o.Allocations, o.Server, o.Client} {
 			if v <= 0 {
 				t.Errorf("%s: a column is %v, want all of them positive: %+v", o.Name, v, o)
 			}
@@ -73,18 +75,21 @@ func TestBenchReportsEveryKindAndCleansUp(t *testing.T) {
 			}
 		}
 	}
-	want := []string{"healthz", "GetCallerIdentity", "Encrypt", "Decrypt", "GenerateDataKey"}
+	want := []string{
+		"healthz", "GetCallerIdentity", "Encrypt", "Decrypt", "GenerateDataKey", "HMAC_256 HMAC_SHA_256",
+		"ECC_NIST_P256 ECDSA_SHA_256", "ECC_NIST_P256 ECDH", "RSA_2048 RSAES_OAEP_SHA_256",
+	}
 	if diff := cmp.Diff(want, kinds); diff != "" {
 		t.Errorf("kinds (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff(want[1:], signed); diff != "" {
 		t.Errorf("split into parts (-want +got):\n%s", diff)
 	}
-	if r.Raw.Min <= 0 || r.CreateKey == nil || r.CreateKey.Few.Keys != 100 || r.CreateKey.Many.Keys != 320 || r.CreateKey.Ratio <= 0 {
-		t.Errorf("raw %+v, CreateKey %+v, want both, at 100 and 320 keys", r.Raw, r.CreateKey)
+	if r.CreateKey == nil || r.CreateKey.Few.Keys != 100 || r.CreateKey.Many.Keys != 320 || r.CreateKey.Ratio <= 0 {
+		t.Errorf("CreateKey %+v, want it at 100 and 320 keys", r.CreateKey)
 	}
-	if r.Memory == nil || r.Memory.Keys != 520 || r.Memory.Resident < r.Memory.GoHeap {
-		t.Errorf("memory %+v, want that of 520 keys", r.Memory)
+	if r.Memory == nil || r.Memory.Keys != 524 || r.Memory.Resident < r.Memory.GoHeap {
+		t.Errorf("memory %+v, want that of 524 keys", r.Memory)
 	}
 	if left, err := os.ReadDir(temporary); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
@@ -94,9 +99,9 @@ func TestBenchReportsEveryKindAndCleansUp(t *testing.T) {
 func TestBenchTable(t *testing.T) {
 	t.Parallel()
 	r := &benchReport{
-		Version: "v1", CPUs: 2, Connections: 16, Rounds: 3, Seconds: 1.5, Raw: spread{60000, 50000, 70000},
+		Version: "v1", CPUs: 2, Connections: 16, Rounds: 3, Seconds: 1.5,
 		Operations: []benchRow{{
-			Name: "Encrypt", PerSecond: spread{8000, 7900, 8100}, Ratio: 0.125, P50: 1900, P99: 4000,
+			Name: "Encrypt", PerSecond: spread{8000, 7900, 8100}, Raw: spread{60000, 50000, 70000}, RawCPU: 17.5, Ratio: 0.125, P50: 1900, P99: 4000,
 			Allocations: 150, Server: 120, Client: 20, Postgres: 30, Batch: 8, Commit: 500,
 		}},
 		Parts:     []benchParts{{Name: "Encrypt", Micros: map[string]float64{"HTTP": 30, "token": 70}}},
@@ -115,9 +120,8 @@ func TestBenchTable(t *testing.T) {
 	}
 	want := [][]string{
 		strings.Fields("kmsgate v1, 2 CPUs, 16 connections, 3 rounds of 1.5s"),
-		strings.Fields("requests/s lowest–highest of raw p50 ms p99 ms allocs CPU µs: gateway client Postgres audit batch commit ms"),
-		strings.Fields("raw 60000 50000–70000 1"),
-		strings.Fields("Encrypt 8000 7900–8100 0.125 1.90 4.00 150 120.0 20.0 30.0 8.0 0.50"),
+		strings.Fields("requests/s lowest–highest raw/s CPU µs of raw p50 ms p99 ms allocs CPU µs: gateway client Postgres audit batch commit ms"),
+		strings.Fields("Encrypt 8000 7900–8100 60000 17.5 0.125 1.90 4.00 150 120.0 20.0 30.0 8.0 0.50"),
 		strings.Fields("gateway's CPU µs a request HTTP SigV4 JSON policy token audit pipeline log GC scheduler other sum"),
 		strings.Fields("Encrypt 30.0 0.0 0.0 0.0 70.0 0.0 0.0 0.0 0.0 0.0 0.0 100.0"),
 		strings.Fields("CreateKey: median 2.00 ms at 100 keys, 2.10 ms at 20000 keys, ratio 1.05"),
@@ -238,12 +242,33 @@ func TestDamagedProfilesAreRefused(t *testing.T) {
 
 func TestBenchRefusesSenselessFlags(t *testing.T) {
 	t.Parallel()
-	for _, flag := range []string{"-duration=0s", "-duration=1h", "-connections=0", "-connections=101", "-rounds=0", "-keys=-1", "-only=Sign"} {
+	for _, flag := range []string{"-duration=0s", "-duration=1h", "-connections=0", "-connections=101", "-rounds=0", "-keys=-1", "-only=Signature", "-only=("} {
 		var stderr bytes.Buffer
 		p := &program{stdout: &stderr, stderr: &stderr}
 		name, _, _ := strings.Cut(flag, "=")
 		if code := p.main(t.Context(), []string{"bench", flag}); code != exitUsage || !strings.Contains(stderr.String(), name) {
 			t.Errorf("%s: exit code %d, %q, want %d and its name", flag, code, &stderr, exitUsage)
+		}
+	}
+}
+
+func TestEveryAlgorithmOfTheTokenIsBenched(t *testing.T) {
+	t.Parallel()
+	benched := map[keyspec.Algorithm]bool{keyspec.AlgorithmSymmetricDefault: true}
+	for _, a := range benchedAlgorithms {
+		benched[a.Algorithm] = true
+		row, _ := keyspec.Lookup(a.Spec)
+		if !slices.Contains(row.Algorithms[a.Usage], a.Algorithm) {
+			t.Errorf("%s keys for %s have no %s", a.Spec, a.Usage, a.Algorithm)
+		}
+	}
+	// What SoftHSM cannot do.
+	for _, a := range []keyspec.Algorithm{keyspec.Ed25519PHSHA512, keyspec.MLDSASHAKE256, keyspec.MLKEM} {
+		benched[a] = true
+	}
+	for _, row := range keyspec.Algorithms {
+		if !benched[row.Algorithm] {
+			t.Errorf("%s is not measured", row.Algorithm)
 		}
 	}
 }
