@@ -138,8 +138,7 @@ type Engine struct {
 	service   atomic.Pointer[serviceKeys]
 	serviceMu sync.Mutex // held by whoever replaces service
 
-	creating chan struct{} // holds a token while a resident key is made
-	copying  sync.Mutex    // held while a session object is copied to the token
+	creating chan struct{} // holds an element while somebody makes a token object
 
 	pool    *pool
 	handles *handles

@@ -3,6 +3,7 @@ package pkcs11
 import (
 	"bytes"
 	"crypto/hmac"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -134,7 +135,27 @@ func (x *explorer) tryKey(spec keyspec.Spec, usage keyspec.Usage) (residency hsm
 	if err := x.check(&t, using, &k); err != nil {
 		return "", err
 	}
-	return residency, nil
+	if t.template.keyType == pkcs11.CKK_RSA && (residency == hsm.Resident || len(x.engine.cfg.Resident) > 0) {
+		err = x.copying(key)
+	}
+	return residency, err
+}
+
+// copying finds out whether a session object can be copied to the token, as it
+// would be for keys that stay there.
+func (x *explorer) copying(key handle) error {
+	id := make([]byte, residentIDBytes)
+	rand.Read(id) // never fails
+	made, err := x.copyToToken(key, []valueAttr{{pkcs11.CKA_ID, id}, {pkcs11.CKA_LABEL, []byte("kmsgate/explored")}})
+	if err != nil {
+		if broken(err) {
+			return err
+		}
+		x.engine.cfg.Logger.Debug("session objects are not copied to the token", "error", err)
+		return nil
+	}
+	x.f.copies = true
+	return x.engine.module.lib.destroy(x.handle, made)
 }
 
 // follow says of a spec what is known of another one of its family.

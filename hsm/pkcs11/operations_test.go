@@ -84,7 +84,9 @@ var uses = map[keyspec.Usage]func(t *testing.T, e *Engine, k *hsm.Key, a keyspec
 		must(t, err)
 		known, err := x509.ParsePKIXPublicKey(k.PublicKey)
 		must(t, err)
-		theirs, err := known.(interface{ ECDH() (*ecdh.PublicKey, error) }).ECDH()
+		theirs, err := known.(interface {
+			ECDH() (*ecdh.PublicKey, error)
+		}).ECDH()
 		must(t, err)
 		want, err := ours.ECDH(theirs)
 		must(t, err)

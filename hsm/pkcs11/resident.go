@@ -42,6 +42,7 @@ func (e *Engine) lockCreation(ctx context.Context, k *hsm.Key, t *keyType) (unlo
 	return e.lockTokenObjects(ctx)
 }
 
+// lockTokenObjects waits until nobody makes a token object.
 func (e *Engine) lockTokenObjects(ctx context.Context) (unlock func(), err error) {
 	select {
 	case e.creating <- struct{}{}:
@@ -79,15 +80,26 @@ func (s *session) makeResident(t *keyType, k *hsm.Key) (handle, error) {
 		if err != nil {
 			return 0, err
 		}
-		s.engine.copying.Lock()
-		defer s.engine.copying.Unlock()
-		made, err := s.copyToToken(key, name)
+		made, err := s.copyAlone(key, name)
 		s.destroyAfter(key, &err)
 		return made, err
 	}
 	making.may |= mayStay
 	making.more = append(slices.Clone(making.more), name...)
 	return s.make(t, making, k)
+}
+
+// copyAlone copies a session object to the token while nobody else makes an
+// object there.
+func (s *session) copyAlone(key handle, name []valueAttr) (handle, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), s.engine.cfg.CallTimeout)
+	defer cancel()
+	unlock, err := s.engine.lockTokenObjects(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	return s.copyToToken(key, name)
 }
 
 // copyToToken copies a session object to the token, where it can be neither

@@ -307,10 +307,15 @@ func (e *Engine) LoadServiceKeys(ctx context.Context, rows []hsm.ServiceKey) err
 }
 
 func (e *Engine) addServiceKeys(ctx context.Context, rows []hsm.ServiceKey, mayCreate bool) ([]hsm.ServiceKey, error) {
-	// One at a time: tokens in software fail now and then when token objects
-	// are made by several threads.
 	e.serviceMu.Lock()
 	defer e.serviceMu.Unlock()
+	if mayCreate {
+		unlock, err := e.lockTokenObjects(ctx)
+		if err != nil {
+			return nil, err
+		}
+		defer unlock()
+	}
 	filled := make([]hsm.ServiceKey, 0, len(rows))
 	for _, row := range rows {
 		made := make(chan *serviceKey, 1)

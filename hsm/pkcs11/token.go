@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"kmsgate/hsm"
+	"kmsgate/hsm/keyspec"
 )
 
 var _ hsm.Token = (*Engine)(nil)
@@ -151,6 +152,9 @@ func (e *Engine) Encrypt(ctx context.Context, on hsm.Call, k *hsm.Key, plaintext
 	if err := tooLong(plaintext, aad); err != nil {
 		return hsm.Ciphertext{}, err
 	}
+	if k.Spec != keyspec.SymmetricDefault {
+		return hsm.Ciphertext{}, e.notSymmetric(ctx, on, k)
+	}
 	w := work{mechanism: "gcm-encrypt", in: [3][]byte{plaintext, aad}, run: runEncrypt}
 	out, err := e.do(ctx, on, k, &w)
 	if err != nil {
@@ -158,6 +162,15 @@ func (e *Engine) Encrypt(ctx context.Context, on hsm.Call, k *hsm.Key, plaintext
 	}
 	n := e.cfg.IV.ivLength()
 	return hsm.Ciphertext{IV: out[:n:n], Data: out[n:]}, nil
+}
+
+// notSymmetric refuses a key that AES-GCM is not for, and says ErrBinding
+// where its row is not honest.
+func (e *Engine) notSymmetric(ctx context.Context, on hsm.Call, k *hsm.Key) error {
+	if err := e.Present(ctx, on, k); err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: AES-GCM with a key of %s", hsm.ErrUnsupported, k.Spec)
 }
 
 func runEncrypt(s *session, key handle, in [3][]byte) ([]byte, error) {
@@ -168,6 +181,9 @@ func runEncrypt(s *session, key handle, in [3][]byte) ([]byte, error) {
 func (e *Engine) Decrypt(ctx context.Context, on hsm.Call, k *hsm.Key, c hsm.Ciphertext, aad []byte) ([]byte, error) {
 	if (len(c.IV) != ivBytes && len(c.IV) != ivBytesLong) || len(c.Data) < tagBytes || tooLong(c.Data[tagBytes:], aad) != nil {
 		return nil, hsm.ErrInvalidCiphertext
+	}
+	if k.Spec != keyspec.SymmetricDefault {
+		return nil, e.notSymmetric(ctx, on, k)
 	}
 	w := work{mechanism: "gcm-decrypt", in: [3][]byte{c.IV, c.Data, aad}, run: runDecrypt}
 	return e.do(ctx, on, k, &w)
