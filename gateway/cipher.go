@@ -162,6 +162,6 @@ func algorithmsOf(key *metadata.KeyEntry, usage keyspec.Usage) []keyspec.Algorit
 
 // isPair tells whether keys of a spec are pairs of a public and a private key.
 func isPair(s keyspec.Spec) bool {
-	row, _ := keyspec.Lookup(s)
-	return s != keyspec.SymmetricDefault && row.Algorithms[keyspec.GenerateVerifyMAC] == nil
+	row, ok := keyspec.Lookup(s)
+	return ok && s != keyspec.SymmetricDefault && row.Algorithms[keyspec.GenerateVerifyMAC] == nil
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -144,11 +145,17 @@ func newEngine(t *testing.T) *pkcs11.Engine {
 	return engine
 }
 
-// addAccount makes an account and an access key of its root.
+// addAccount makes an account and an access key of its root, and the key store
+// that keys are made in, unless it is there.
 func (f *fixture) addAccount(t *testing.T, account string) {
 	t.Helper()
 	key, err := f.addKey(t.Context(), account, func(tx *metadata.Tx) error {
-		return tx.InsertAccount(t.Context(), metadata.Account{ID: account, CreatedAt: f.now()})
+		store := metadata.KeyStore{ID: testStore, Region: testRegion, Type: metadata.DefaultKeyStore, State: metadata.Connected, CreatedAt: f.now()}
+		return errors.Join(
+			tx.InsertAccount(t.Context(), metadata.Account{ID: account, CreatedAt: f.now()}),
+			tx.EnsureRegion(t.Context(), metadata.Region{Name: testRegion, CreatedAt: f.now()}),
+			tx.EnsureKeyStore(t.Context(), store),
+		)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -255,8 +262,8 @@ func (f *fixture) wantIdle(t *testing.T) {
 	if room := f.bodies.Load(); room != 0 {
 		t.Errorf("bodies take %d bytes, want none", room)
 	}
-	if reading, inFlight := len(f.reading), len(f.inFlight); reading != 0 || inFlight != 0 {
-		t.Errorf("%d requests are being read and %d worked on, want none", reading, inFlight)
+	if reading, inFlight, generating := len(f.reading), len(f.inFlight), len(f.generating); reading+inFlight+generating != 0 {
+		t.Errorf("%d requests are being read, %d worked on, and %d have a pair made, want none", reading, inFlight, generating)
 	}
 }
 
