@@ -3,7 +3,6 @@ package pkcs11
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdh"
 	"crypto/rand"
 	"crypto/x509"
 	"errors"
@@ -75,25 +74,29 @@ var uses = map[keyspec.Usage]func(t *testing.T, e *Engine, k *hsm.Key, a keyspec
 			t.Errorf("VerifyMAC of a changed MAC = %v", err)
 		}
 	},
-	keyspec.KeyAgreement: func(t *testing.T, e *Engine, k *hsm.Key, _ keyspec.Algorithm) {
-		ours, err := curvesOfGo[k.Spec].GenerateKey(rand.Reader)
-		must(t, err)
-		peer, err := x509.MarshalPKIXPublicKey(ours.PublicKey())
-		must(t, err)
-		got, err := e.DeriveSecret(t.Context(), client, k, peer)
-		must(t, err)
-		known, err := x509.ParsePKIXPublicKey(k.PublicKey)
-		must(t, err)
-		theirs, err := known.(interface {
-			ECDH() (*ecdh.PublicKey, error)
-		}).ECDH()
-		must(t, err)
-		want, err := ours.ECDH(theirs)
-		must(t, err)
-		if !bytes.Equal(got, want) {
-			t.Errorf("DeriveSecret = %x, want %x", got, want)
-		}
-	},
+	keyspec.KeyAgreement: func(t *testing.T, e *Engine, k *hsm.Key, _ keyspec.Algorithm) { agreeWith(t, e, k) },
+}
+
+// agreeWith agrees on a secret with a key, compares it with Go's, and returns
+// it and the peer's public key.
+func agreeWith(t *testing.T, e *Engine, k *hsm.Key) (secret, peer []byte) {
+	t.Helper()
+	ours, err := curvesOfGo[k.Spec].GenerateKey(rand.Reader)
+	must(t, err)
+	peer, err = x509.MarshalPKIXPublicKey(ours.PublicKey())
+	must(t, err)
+	secret, err = e.DeriveSecret(t.Context(), client, k, peer)
+	must(t, err)
+	public, err := publicOf(k)
+	must(t, err)
+	theirs, err := curvesOfGo[k.Spec].NewPublicKey(public.Point)
+	must(t, err)
+	want, err := ours.ECDH(theirs)
+	must(t, err)
+	if !bytes.Equal(secret, want) {
+		t.Errorf("DeriveSecret = %x, want %x", secret, want)
+	}
+	return secret, peer
 }
 
 func TestEveryKeyTypeIsUsedInBothResidencies(t *testing.T) {
