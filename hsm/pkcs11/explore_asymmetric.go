@@ -2,6 +2,7 @@ package pkcs11
 
 import (
 	"bytes"
+	"crypto/sha3"
 	"crypto/x509"
 	"encoding/base64"
 	"errors"
@@ -27,12 +28,15 @@ func (x *explorer) signatures(t *keyType, k *hsm.Key, key handle) error {
 	for _, a := range row.Algorithms[keyspec.SignVerify] {
 		algorithm, _ := keyspec.LookupAlgorithm(a)
 		way := AlgorithmProfile{Spec: k.Spec, Algorithm: a, Private: Nowhere, Public: Nowhere}
-		for _, as := range []keyspec.MessageType{keyspec.Raw, keyspec.Digest} { // EXTERNAL_MU has no mechanism in v3.2
+		for _, as := range []keyspec.MessageType{keyspec.Raw, keyspec.Digest} { // EXTERNAL_MU has a mechanism of its own
 			if _, ok := algorithm.Messages[as]; ok {
 				way.Messages = append(way.Messages, as)
 			}
 		}
 		err := x.signature(t, k, key, public, &way)
+		if err == nil && signings[a].mu != 0 {
+			err = x.representatives(t, k, key, public, &way)
+		}
 		if broken(err) {
 			return err
 		}
@@ -80,6 +84,49 @@ func (x *explorer) signature(t *keyType, k *hsm.Key, key handle, public *der.Pub
 		return inside
 	}
 	return nil
+}
+
+// representatives tries whether the token signs and verifies mu. Its mechanism is
+// trusted only if the signature of mu is one of the message too: in another
+// token the number may stand for something else. The error is only that of a
+// token that does not answer.
+func (x *explorer) representatives(t *keyType, k *hsm.Key, key handle, public *der.Public, way *AlgorithmProfile) error {
+	message := []byte("k")
+	ofMessage, err := newSignature(k.Spec, way.Algorithm, keyspec.Raw, message)
+	if err != nil {
+		return err
+	}
+	ofMu, err := newSignature(k.Spec, way.Algorithm, keyspec.ExternalMu, representative(public.Raw, message))
+	if err != nil {
+		return err
+	}
+	signature, err := x.sign(key, ofMu, ofMu.input)
+	for _, sig := range []*signatureOf{ofMessage, ofMu} {
+		if err == nil {
+			err = x.verifyBoth(t, public, sig, signature)
+		}
+	}
+	switch {
+	case broken(err):
+		return err
+	case err != nil:
+		way.Problem = "EXTERNAL_MU: " + problemOf(err)
+	default:
+		way.Messages = append(way.Messages, keyspec.ExternalMu)
+	}
+	return nil
+}
+
+// representative is mu of a message with an empty context (FIPS 204, Algorithms 2
+// and 7).
+func representative(publicKey, message []byte) []byte {
+	h := sha3.NewSHAKE256()
+	for _, part := range [][]byte{sha3.SumSHAKE256(publicKey, 64), {0, 0}, message} {
+		_, _ = h.Write(part) // never fails
+	}
+	mu := make([]byte, 64)
+	_, _ = h.Read(mu) // never fails
+	return mu
 }
 
 // verification has the token verify a good signature and a bad one. The first

@@ -29,6 +29,7 @@ const (
 	mechECDH          = pkcs11.CKM_ECDH1_DERIVE
 	mechEdDSA         = 0x1057 // CKM_EDDSA, v3.0
 	mechMLDSA         = 0x1D   // CKM_ML_DSA, v3.2
+	mechMLDSAMu       = 0x403C // CKM_ML_DSA_EXTERNAL_MU, numbered for v3.3
 	mechMLKEM         = 0x17   // CKM_ML_KEM, v3.2
 	mechAESKeyWrap    = pkcs11.CKM_AES_KEY_WRAP
 	mechAESKeyWrapPad = pkcs11.CKM_AES_KEY_WRAP_PAD
@@ -57,6 +58,7 @@ var hashNumbers = map[crypto.Hash]struct{ hash, mgf, hmac uint }{
 // signing is how an algorithm signs in a token. Messages are hashed before.
 type signing struct {
 	kind    uint                                                 // mechanism
+	mu      uint                                                 // mechanism for message representatives; zero: none
 	params  func(h crypto.Hash) []byte                           // nil: none
 	prepare func(h crypto.Hash, digest []byte) ([]byte, error)   // input of the mechanism; nil: the digest or message itself
 	encode  func(spec keyspec.Spec, raw []byte) ([]byte, error)  // AWS's form of the token's; nil: the same
@@ -100,7 +102,7 @@ var signings = map[keyspec.Algorithm]signing{
 	keyspec.ECDSASHA512:          ecdsaSigning(),
 	keyspec.Ed25519SHA512:        {kind: mechEdDSA},
 	keyspec.Ed25519PHSHA512:      {kind: mechEdDSA, params: prehash},
-	keyspec.MLDSASHAKE256:        {kind: mechMLDSA},
+	keyspec.MLDSASHAKE256:        {kind: mechMLDSA, mu: mechMLDSAMu},
 }
 
 // mechanism is the algorithm's mechanism with its parameters.

@@ -191,6 +191,36 @@ func TestRepresentativesAreNeverSignedAsMessages(t *testing.T) {
 	}
 }
 
+func TestRepresentativesAreSignedWhereTheTokenCan(t *testing.T) {
+	p := openPostQuantum(t, pqtoken.Config{ExternalMu: true})
+	message := []byte("message")
+	for spec, parameters := range mldsaSpecs {
+		k := p.make(t, spec)
+		outside, err := mldsa.NewPublicKey(parameters, raw(t, k))
+		must(t, err)
+		inputs := map[keyspec.MessageType][]byte{keyspec.Raw: message, keyspec.ExternalMu: mu(raw(t, k), message)}
+		for as, input := range inputs {
+			signature, err := p.Sign(t.Context(), client, k, keyspec.MLDSASHAKE256, as, input)
+			if err != nil {
+				t.Fatalf("%s: Sign as %s = %v", spec, as, err)
+			}
+			if err := mldsa.Verify(outside, message, signature, nil); err != nil {
+				t.Errorf("%s: signed as %s: does not verify outside: %v", spec, as, err)
+			}
+			for other, input := range inputs {
+				if err := p.Verify(t.Context(), client, k, keyspec.MLDSASHAKE256, other, input, signature); err != nil {
+					t.Errorf("%s: signed as %s: Verify as %s = %v", spec, as, other, err)
+				}
+			}
+			wrong := bytes.Clone(inputs[keyspec.ExternalMu])
+			wrong[63] ^= 1
+			if err := p.Verify(t.Context(), client, k, keyspec.MLDSASHAKE256, keyspec.ExternalMu, wrong, signature); !errors.Is(err, hsm.ErrInvalidSignature) {
+				t.Errorf("%s: Verify of another mu = %v, want %v", spec, err, hsm.ErrInvalidSignature)
+			}
+		}
+	}
+}
+
 // encapsulateOutside makes a secret and its encapsulation without the token; ok
 // is false for ML-KEM-512, which Go has not.
 func encapsulateOutside(t *testing.T, spec keyspec.Spec, publicKey []byte) (secret, encapsulation []byte, ok bool) {

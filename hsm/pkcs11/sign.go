@@ -29,6 +29,9 @@ func newSignature(spec keyspec.Spec, a keyspec.Algorithm, as keyspec.MessageType
 	if sig.message, err = messageFor(row, as, message); err != nil {
 		return nil, err
 	}
+	if as == keyspec.ExternalMu {
+		sig.kind = sig.mu
+	}
 	sig.input = sig.message
 	if sig.prepare != nil {
 		sig.input, err = sig.prepare(row.Hash, sig.message)
