@@ -122,8 +122,7 @@ func TestFailuresOfDecryptionLookAlike(t *testing.T) {
 		c := new(big.Int).Exp(new(big.Int).SetBytes(em), big.NewInt(65537), public.N)
 		return c.FillBytes(make([]byte, 256))
 	}
-	pkcs1, err := rsa.EncryptPKCS1v15(rand.Reader, public, []byte("secret"))
-	must(t, err)
+	pkcs1 := raise(append(append([]byte{0, 2}, bytes.Repeat([]byte{9}, 247)...), []byte("\x00secret")...))
 	labelled, err := rsa.EncryptOAEP(sha256.New(), rand.Reader, public, []byte("secret"), []byte("label"))
 	must(t, err)
 	ones := bytes.Repeat([]byte{0xff}, 256)
