@@ -38,7 +38,7 @@ import (
 
 const (
 	testRegion = "us-east-1"
-	testStore  = "default"
+	testStore  = "exercise-default" // a store whose resident keys a test may destroy
 	account1   = "111122223333"
 	account2   = "444455556666"
 )
@@ -90,7 +90,13 @@ func (l *log) String() string {
 // newFixture makes a gateway; configure may change its configuration, nil leaves it.
 func newFixture(t *testing.T, configure func(*Config)) *fixture {
 	t.Helper()
-	f := &fixture{engine: newEngine(t), log: new(log), keys: map[string]aws.Credentials{}, stopped: time.Now()}
+	return newFixtureOn(t, newEngine(t), configure)
+}
+
+// newFixtureOn is newFixture on an engine.
+func newFixtureOn(t *testing.T, engine *pkcs11.Engine, configure func(*Config)) *fixture {
+	t.Helper()
+	f := &fixture{engine: engine, log: new(log), keys: map[string]aws.Credentials{}, stopped: time.Now()}
 	c := Config{
 		Regions: []Region{{Name: testRegion, Store: testStore}}, Tokens: map[string]hsm.Token{testStore: f.engine},
 		Store:  metadatatest.NewDatabase(t).Open(t, func(c *metadata.Config) { c.Clock = f.now }),
@@ -116,15 +122,15 @@ func (f *fixture) now() time.Time { return time.Now().Add(time.Duration(f.skew.L
 // standstill is a clock that always tells the same time.
 func (f *fixture) standstill() time.Time { return f.stopped }
 
-// newEngine opens a token of the test's own with its service keys. It is closed
-// with the test.
-func newEngine(t *testing.T) *pkcs11.Engine {
+// newEngine opens a token of the test's own with its service keys. New keys of the
+// resident stores are token objects. It is closed with the test.
+func newEngine(t *testing.T, resident ...string) *pkcs11.Engine {
 	t.Helper()
 	token, err := softhsm.Provision(t.TempDir(), "test")
 	if err != nil {
 		t.Fatal(err)
 	}
-	engine, err := pkcs11.Open(t.Context(), pkcs11.Config{Module: token.Module, Label: token.Label, PIN: pkcs11.PINFile(token.PINFile)})
+	engine, err := pkcs11.Open(t.Context(), pkcs11.Config{Module: token.Module, Label: token.Label, PIN: pkcs11.PINFile(token.PINFile), Resident: resident})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -275,6 +281,7 @@ type event struct {
 		Count  int64
 		Second time.Time
 	}
+	ServiceEventDetails struct{ KeyID string }
 }
 
 // events is the whole audit log, with what is on its way there.
