@@ -379,6 +379,35 @@ func TestPostQuantumKeysOutliveTheEngine(t *testing.T) {
 	}
 }
 
+// TestPostQuantumKeysOutliveAReconnect: after C_Finalize the token's handles are
+// others, and session objects are gone.
+func TestPostQuantumKeysOutliveAReconnect(t *testing.T) {
+	for residency, c := range residencies {
+		t.Run(string(residency), func(t *testing.T) {
+			p := openPostQuantum(t, c)
+			signing, capsules := p.make(t, keyspec.MLDSA44), p.make(t, keyspec.MLKEM1024)
+			use := func() {
+				t.Helper()
+				signature, err := p.Sign(t.Context(), client, signing, keyspec.MLDSASHAKE256, keyspec.Raw, []byte("x"))
+				must(t, err)
+				must(t, p.Verify(t.Context(), client, signing, keyspec.MLDSASHAKE256, keyspec.Raw, []byte("x"), signature))
+				secret, encapsulation, err := p.Encapsulate(t.Context(), client, capsules)
+				must(t, err)
+				p.decapsulates(t, capsules, encapsulation, secret)
+			}
+			use()
+			epoch := p.Stats().Epoch
+			other := foreign(t, p.Engine)
+			must(t, other.Finalize())
+			must(t, other.Initialize())
+			use()
+			if p.Stats().Epoch == epoch {
+				t.Error("the engine has not noticed that the module was initialised again")
+			}
+		})
+	}
+}
+
 func TestMissingResidentKeysAreTold(t *testing.T) {
 	p := openPostQuantum(t, pqtoken.Config{})
 	k := p.make(t, keyspec.MLDSA44)

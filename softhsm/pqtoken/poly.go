@@ -21,15 +21,16 @@ func times(a, b int32) int32 {
 	return int32((int64(a)*int64(b)%modulus + modulus) % modulus)
 }
 
-// zeta is the root of unity to the power of i with its eight bits reversed
-// (FIPS 204, appendix B).
-func zeta(i int) int32 {
+// zetas are the powers of the root of unity, by their exponent with its eight
+// bits reversed (FIPS 204, appendix B).
+var zetas = func() (z [256]int32) {
 	power := int32(1)
-	for range bits.Reverse8(uint8(i)) {
+	for i := range z {
+		z[bits.Reverse8(uint8(i))] = power
 		power = times(power, 1753)
 	}
-	return power
-}
+	return z
+}()
 
 // ntt is Algorithm 41; coefficients may be negative before it.
 func (p *poly) ntt() {
@@ -37,7 +38,7 @@ func (p *poly) ntt() {
 	for length := 128; length >= 1; length /= 2 {
 		for start := 0; start < 256; start += 2 * length {
 			m++
-			z := zeta(m)
+			z := zetas[m]
 			for j := start; j < start+length; j++ {
 				t := times(z, p[j+length])
 				p[j], p[j+length] = times(p[j]+t, 1), times(p[j]-t, 1)
@@ -52,7 +53,7 @@ func (p *poly) inverseNTT() {
 	for length := 1; length < 256; length *= 2 {
 		for start := 0; start < 256; start += 2 * length {
 			m--
-			z := zeta(m)
+			z := zetas[m]
 			for j := start; j < start+length; j++ {
 				t := p[j]
 				p[j], p[j+length] = times(t+p[j+length], 1), times(p[j+length]-t, z)
