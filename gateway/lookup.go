@@ -125,9 +125,9 @@ func (c *call) findAlias(t *target, account, name string) (resource, error) {
 }
 
 // findByCiphertext finds the key that made a ciphertext. A key that the caller
-// names as well must be that key: a bare key id is compared with the
-// ciphertext's before it is looked up in the caller's account. A key pair
-// decides by being named, for its ciphertexts name nobody.
+// names as well must be that key: by a bare key id that is not of the caller's
+// account, too. A key pair decides by being named, for its ciphertexts name
+// nobody.
 func (c *call) findByCiphertext(t *target, in any, named string) (resource, error) {
 	header, _, headerErr := envelope.Open(c.op.member(in, t.blob).Bytes())
 	if named == "" {
@@ -136,13 +136,12 @@ func (c *call) findByCiphertext(t *target, in any, named string) (resource, erro
 		}
 		return c.findMaker(t, header.KeyID)
 	}
-	if headerErr == nil && named == header.KeyID {
-		if r, err := c.findMaker(t, header.KeyID); err != nil || r.key != nil {
-			r.byCiphertext = false
-			return r, err
-		}
-	}
 	r, err := c.resolve(t, named)
+	if err == nil && r.key == nil && headerErr == nil && named == header.KeyID {
+		r, err = c.findMaker(t, header.KeyID)
+		r.byCiphertext = false
+		return r, err
+	}
 	if err != nil || r.key == nil {
 		return r, err
 	}
