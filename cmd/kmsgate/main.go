@@ -32,6 +32,7 @@ var commands = []command{
 	{"account", "create and list accounts, make root access keys", runAccount},
 	{"audit", "read the audit log", runAudit},
 	{"hsm", "look into tokens, make the TLS key in one, try a PIN by order of an operator", runHSM},
+	{"doctor", "examine a whole installation and say what is wrong", runDoctor},
 	{"bench", "measure a gateway against its token on this machine", runBench},
 	{"version", "print the version", runVersion},
 }
