@@ -49,6 +49,9 @@ func (c *call) decrypt(in *kmsapi.DecryptRequest) (work[kmsapi.DecryptResponse],
 			return nil, err
 		}
 		with.opened(material)
+		if plaintext == nil {
+			plaintext = []byte{} // there is one, and it is empty
+		}
 		return &kmsapi.DecryptResponse{
 			KeyID: with.key.ARN(), Plaintext: plaintext, EncryptionAlgorithm: with.algorithm, KeyMaterialID: materialText(material),
 		}, nil

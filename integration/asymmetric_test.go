@@ -252,3 +252,26 @@ func TestReEncryptBetweenPairs(t *testing.T) {
 	in["DryRun"] = true
 	g.refused(t, own, "ReEncrypt", in, "ValidationException", tooLarge)
 }
+
+// TestEmptyPlaintexts: nobody can have the gateway encrypt nothing, and everybody
+// with the public key can.
+func TestEmptyPlaintexts(t *testing.T) {
+	t.Parallel()
+	g := gateway(t)
+	key, symmetric := g.ready(t, types.KeySpecRsa2048, encrypts), g.ready(t, types.KeySpecSymmetricDefault, encrypts)
+	public := parsePublicKey(t, g.publicKey(t, key)).(*rsa.PublicKey)
+	for _, algorithm := range oaep {
+		blob, err := rsa.EncryptOAEP(hashOfName(algorithm).New(), rand.Reader, public, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		opened := g.mustCall(t, own, "Decrypt", m{"KeyId": key, "CiphertextBlob": blob, "EncryptionAlgorithm": algorithm})
+		if opened["Plaintext"] != "" {
+			t.Errorf("Plaintext %v, want an empty one", opened["Plaintext"])
+		}
+		moved := g.mustCall(t, own, "ReEncrypt", m{"SourceKeyId": key, "CiphertextBlob": blob, "SourceEncryptionAlgorithm": algorithm, "DestinationKeyId": symmetric})
+		if opened := g.mustCall(t, own, "Decrypt", m{"CiphertextBlob": moved["CiphertextBlob"]}); opened["Plaintext"] != "" {
+			t.Errorf("Plaintext %v after ReEncrypt, want an empty one", opened["Plaintext"])
+		}
+	}
+}
