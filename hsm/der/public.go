@@ -46,7 +46,7 @@ func (p *Public) Encode() ([]byte, error) {
 		return info(r.oid, nil, p.Raw), nil
 	}
 	n := new(big.Int).SetBytes(p.N)
-	if rsaSpecs[n.BitLen()] != p.Spec || n.Bit(0) == 0 || new(big.Int).SetBytes(p.E).Cmp(big.NewInt(publicExponent)) != 0 {
+	if spec, ok := rsaSpecs[n.BitLen()]; !ok || spec != p.Spec || n.Bit(0) == 0 || new(big.Int).SetBytes(p.E).Cmp(big.NewInt(publicExponent)) != 0 {
 		return nil, ErrPublicKey
 	}
 	return info(oidRSA, []byte{5, 0}, tlv(tagSequence, integer(p.N), integer(p.E))), nil
@@ -75,7 +75,7 @@ func (c *curve) has(point []byte) bool {
 	return y.Exp(y, big.NewInt(2), k1Prime).Cmp(x) == 0
 }
 
-// has tells whether a key has the right length and, for Ed25519, is a point.
+// has tells whether a key has the right length.
 func (r *rawKey) has(key []byte) bool { return len(key) == r.bytes }
 
 // nistCurve is a curve of the standard library.
