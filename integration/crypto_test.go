@@ -255,7 +255,7 @@ func TestCryptoRefusals(t *testing.T) {
 		{"another key's id", "Decrypt", m{"CiphertextBlob": blob, "KeyId": idOf(second)}, "IncorrectKeyException", incorrectText},
 		{"another key before the algorithm", "Decrypt", m{"CiphertextBlob": blob, "KeyId": second, "EncryptionAlgorithm": "RSAES_OAEP_SHA_1"}, "IncorrectKeyException", incorrectText},
 		{"algorithm of a pair", "Decrypt", m{"CiphertextBlob": blob, "EncryptionAlgorithm": "RSAES_OAEP_SHA_1"}, "InvalidKeyUsageException", "Algorithm RSAES_OAEP_SHA_1 is incompatible with key spec SYMMETRIC_DEFAULT."},
-		{"recipient", "Decrypt", m{"CiphertextBlob": blob, "Recipient": m{"KeyEncryptionAlgorithm": "RSAES_OAEP_SHA_256", "AttestationDocument": "AA=="}}, "ValidationException", "Recipient is not supported."},
+		{"recipient", "Decrypt", m{"CiphertextBlob": blob, "Recipient": m{"KeyEncryptionAlgorithm": "RSAES_OAEP_SHA_256", "AttestationDocument": "AA=="}}, "UnsupportedOperationException", recipientText},
 		{"modifiers without trial", "Decrypt", m{"KeyId": key, "DryRunModifiers": ignore}, "ValidationException", "DryRunModifiers can be specified only if DryRun is true."},
 		{"ignored ciphertext without key", "Decrypt", m{"DryRun": true, "DryRunModifiers": ignore}, "ValidationException", failed + "null at 'keyId' failed to satisfy constraint: Member must not be null"},
 

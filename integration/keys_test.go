@@ -92,7 +92,6 @@ func TestCreateKeyRefusals(t *testing.T) {
 		{"spec without usage", m{"KeySpec": "RSA_2048"}, "ValidationException", specUsage},
 		{"spec without usage, old name", m{"CustomerMasterKeySpec": "RSA_2048"}, "ValidationException", specUsage},
 		{"SM2", m{"KeySpec": "SM2", "KeyUsage": "SIGN_VERIFY"}, "UnsupportedOperationException", "KeySpec SM2 is not supported in this Region"},
-		{"spec that is not served", m{"KeySpec": "HMAC_256", "KeyUsage": "GENERATE_VERIFY_MAC"}, "UnsupportedOperationException", "KeySpec HMAC_256 is not supported in this Region"},
 		{"spec under both names", m{"KeySpec": "SYMMETRIC_DEFAULT", "CustomerMasterKeySpec": "SYMMETRIC_DEFAULT"}, "ValidationException", "You cannot specify KeySpec and CustomerMasterKeySpec in the same request. CustomerMasterKeySpec is deprecated."},
 		{"imported", m{"Origin": "EXTERNAL"}, "UnsupportedOperationException", "Origin EXTERNAL is not supported in this Region"},
 		{"multi-Region", m{"MultiRegion": true}, "UnsupportedOperationException", "Multi-Region keys are not supported in this Region"},

@@ -76,7 +76,9 @@ var (
 		"userAgent", "errorCode", "errorMessage", "additionalEventData", "requestID", "resources", "recipientAccountId", "sharedEventID",
 		"serviceEventDetails", "tlsDetails",
 	}
-	reads = []string{"Get", "List", "Describe", "Encrypt", "Decrypt", "ReEncrypt", "Generate"}
+	reads = []string{
+		"Get", "List", "Describe", "Encrypt", "Decrypt", "ReEncrypt", "Generate", "Sign", "Verify", "DeriveSharedSecret", "Encapsulate", "Decapsulate",
+	}
 )
 
 // malformedEvents are what is wrong with records, whatever they are about.
