@@ -126,3 +126,9 @@ func (f *findings) anyOAEP(spec keyspec.Spec) (way string, h crypto.Hash, err er
 	}
 	return Nowhere, 0, fmt.Errorf("%w: decryption with %s", hsm.ErrUnsupported, spec)
 }
+
+// usageOf is the usage that an algorithm belongs to.
+func usageOf(a keyspec.Algorithm) keyspec.Usage {
+	row, _ := keyspec.LookupAlgorithm(a)
+	return row.Usage
+}

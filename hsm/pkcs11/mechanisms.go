@@ -2,7 +2,6 @@ package pkcs11
 
 import (
 	"crypto"
-	"fmt"
 
 	"github.com/miekg/pkcs11"
 
@@ -134,17 +133,3 @@ var fixedSignatures = map[keyspec.Spec]int{
 
 // encapsulationBytes are the lengths of ML-KEM's encapsulations (FIPS 203).
 var encapsulationBytes = map[keyspec.Spec]int{keyspec.MLKEM512: 768, keyspec.MLKEM768: 1088, keyspec.MLKEM1024: 1568}
-
-// wrapNames are the wrap mechanisms by name.
-var wrapNames = map[uint]string{
-	mechAESKeyWrap: "CKM_AES_KEY_WRAP", mechAESKeyWrapPad: "CKM_AES_KEY_WRAP_PAD", mechAESKeyWrapKWP: "CKM_AES_KEY_WRAP_KWP",
-	mechLunaAESKWP: "CKM_AES_KWP (Luna)",
-}
-
-// mechanismName is a mechanism's name, or its number.
-func mechanismName(kind uint) string {
-	if name, ok := wrapNames[kind]; ok {
-		return name
-	}
-	return fmt.Sprintf("0x%08X", kind)
-}

@@ -54,7 +54,7 @@ func TestBadSignaturesAreRefusedBeforeTheTokenIsAsked(t *testing.T) {
 		"r negative": encode(neg(n.R), n.S), "s negative": encode(n.R, neg(n.S)),
 		"r the order": encode(order, n.S), "s the order": encode(n.R, order),
 		"r plus the order": encode(new(big.Int).Add(n.R, order), n.S), "s plus the order": encode(n.R, new(big.Int).Add(n.S, order)),
-		"huge": encode(new(big.Int).Lsh(big.NewInt(1), 4000), n.S),
+		"huge":  encode(new(big.Int).Lsh(big.NewInt(1), 4000), n.S),
 		"a set": append([]byte{0x31}, good[1:]...), "long form": append([]byte{0x30, 0x81}, good[1:]...),
 		"indefinite": append(append([]byte{0x30, 0x80}, good[2:]...), 0, 0),
 		"zeros":      make([]byte, 72),
