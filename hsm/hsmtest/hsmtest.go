@@ -16,12 +16,16 @@ import (
 	"kmsgate/hsm/keyspec"
 )
 
-// T is the part of *testing.T that the suite needs. Fatalf does not return.
+// T is the part of *testing.T that the suite needs, and Lacking. Fatalf does not
+// return. A part may call the others from several goroutines, but not Run and Fatalf.
 type T interface {
 	Run(name string, f func(T)) bool
 	Errorf(format string, args ...any)
 	Fatalf(format string, args ...any)
 	Logf(format string, args ...any)
+	// Lacking says what the token has no mechanism for, and that was not tried for
+	// that reason. The part has neither failed nor passed for it.
+	Lacking(format string, args ...any)
 }
 
 // Fixture is a token in service. The suite leaves no key behind but the

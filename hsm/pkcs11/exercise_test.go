@@ -10,6 +10,9 @@ import (
 // exerciseT is *testing.T as the suite wants it.
 type exerciseT struct{ *testing.T }
 
+// Lacking logs what the token lacks.
+func (t exerciseT) Lacking(format string, args ...any) { t.Logf("lacking: "+format, args...) }
+
 func (t exerciseT) Run(name string, f func(hsmtest.T)) bool {
 	return t.T.Run(name, func(t *testing.T) { f(exerciseT{t}) })
 }
