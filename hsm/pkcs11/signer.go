@@ -155,17 +155,12 @@ type signatureForm struct {
 	verify func(signature []byte) bool
 }
 
-// signerHashes are the hashes that a signer takes, with the numbers that
-// CK_RSA_PKCS_PSS_PARAMS has for them.
-var signerHashes = map[crypto.Hash]struct{ hash, mgf uint }{
-	crypto.SHA256: {pkcs11.CKM_SHA256, pkcs11.CKG_MGF1_SHA256},
-	crypto.SHA384: {pkcs11.CKM_SHA384, pkcs11.CKG_MGF1_SHA384},
-	crypto.SHA512: {pkcs11.CKM_SHA512, pkcs11.CKG_MGF1_SHA512},
-}
+// signerHashes are the hashes that a signer takes.
+var signerHashes = []crypto.Hash{crypto.SHA256, crypto.SHA384, crypto.SHA512}
 
 func formOf(public crypto.PublicKey, digest []byte, opts crypto.SignerOpts) (signatureForm, error) {
 	hash := opts.HashFunc()
-	if _, ok := signerHashes[hash]; !ok || len(digest) != hash.Size() {
+	if !slices.Contains(signerHashes, hash) || len(digest) != hash.Size() {
 		return signatureForm{}, fmt.Errorf("%w: a signature of %d bytes as a digest of %v", hsm.ErrUnsupported, len(digest), hash)
 	}
 	switch key := public.(type) {
@@ -192,7 +187,7 @@ func ecdsaForm(key *ecdsa.PublicKey, digest []byte) (signatureForm, error) {
 	}
 	size := der.FieldBytes(spec)
 	return signatureForm{
-		mechanism: mechanism{kind: pkcs11.CKM_ECDSA},
+		mechanism: mechanism{kind: mechECDSA},
 		input:     digest[:min(len(digest), size)], // the leftmost bits (FIPS 186-5, 6.4.1)
 		size:      2 * size,
 		encode:    func(raw []byte) ([]byte, error) { return der.ECDSAToDER(spec, raw) },
@@ -203,7 +198,7 @@ func ecdsaForm(key *ecdsa.PublicKey, digest []byte) (signatureForm, error) {
 func pkcs1Form(key *rsa.PublicKey, digest []byte, hash crypto.Hash) (signatureForm, error) {
 	info, err := der.DigestInfo(hash, digest)
 	return signatureForm{
-		mechanism: mechanism{kind: pkcs11.CKM_RSA_PKCS}, input: info, size: key.Size(),
+		mechanism: mechanism{kind: mechRSAPKCS}, input: info, size: key.Size(),
 		verify: func(signature []byte) bool { return rsa.VerifyPKCS1v15(key, hash, digest, signature) == nil },
 	}, err
 }
@@ -219,9 +214,9 @@ func pssForm(key *rsa.PublicKey, digest []byte, pss *rsa.PSSOptions, hash crypto
 	if salt < 0 || salt > most {
 		return signatureForm{}, fmt.Errorf("%w: PSS with a salt of %d bytes", hsm.ErrUnsupported, salt)
 	}
-	row := signerHashes[hash]
+	numbers := hashNumbers[hash]
 	return signatureForm{
-		mechanism: mechanism{kind: pkcs11.CKM_RSA_PKCS_PSS, params: ulongs(row.hash, row.mgf, uint(salt))}, input: digest, size: key.Size(),
+		mechanism: mechanism{kind: mechRSAPSS, params: ulongs(numbers.hash, numbers.mgf, uint(salt))}, input: digest, size: key.Size(),
 		verify: func(signature []byte) bool {
 			return rsa.VerifyPSS(key, hash, digest, signature, &rsa.PSSOptions{SaltLength: salt, Hash: hash}) == nil
 		},

@@ -188,8 +188,8 @@ func TestSignerRefusesOtherKeys(t *testing.T) {
 			t.Errorf("Signer of a key that is %s = %v, want %v", tc.name, err, tc.want)
 		}
 	}
-	if !e.Stats().Serving {
-		t.Error("the token is out of service, though nothing was wrong with it")
+	if s := e.Stats(); !s.Serving || s.Epoch != 1 {
+		t.Errorf("serving: %t, epoch %d; want the token to be as it was, since nothing was wrong with it", s.Serving, s.Epoch)
 	}
 }
 
