@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/google/go-cmp/cmp"
 	"github.com/miekg/pkcs11"
 
@@ -101,6 +103,33 @@ func TestInspect(t *testing.T) {
 	s.wantNoSecret(t, r)
 	s.kmsgate(t, "hsm", "inspect", "-token", "other").wantFailure(t, "hsm inspect of no token", 1, "no token of that name")
 	t.Run("what is wrong", s.wantWrongFound)
+}
+
+// TestInspectResidentKeys has a gateway whose keys are to live in the token.
+func TestInspectResidentKeys(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, newDatabase(t, startPostgres(t, nil), "kmsgate"))
+	s.set(t, "residency: wrapped", "residency: resident")
+	key := s.prepare(t)
+	i := s.serve(t, nil)
+	s.wantEncrypts(t, i, key)
+	c := s.secure(i, key)
+	for _, spec := range []types.KeySpec{types.KeySpecEccNistP256, types.KeySpecRsa2048} {
+		if _, err := c.CreateKey(t.Context(), &kms.CreateKeyInput{KeySpec: spec, KeyUsage: types.KeyUsageTypeSignVerify}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := s.kmsgate(t, "hsm", "inspect", "-json") // while the gateway serves
+	r.wantSuccess(t, "hsm inspect of resident keys")
+	got := map[string]int{}
+	for _, o := range parseInspected(t, r).Tokens[0].Objects {
+		if o.Is == "KMS key" {
+			got[o.Class+" "+o.KeyType]++
+		}
+	}
+	if diff := cmp.Diff(map[string]int{"SECRET_KEY AES": 1, "PRIVATE_KEY EC": 1, "PRIVATE_KEY RSA": 1}, got); diff != "" {
+		t.Errorf("KMS keys in the token (-want +got):\n%s\n%s", diff, r.stdout)
+	}
 }
 
 // wantLine wants a line of what was printed to have these words in their order.
