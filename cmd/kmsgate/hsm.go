@@ -15,6 +15,7 @@ import (
 
 // hsmCommands are the subcommands of hsm.
 var hsmCommands = []command{
+	{"probe", "find out what a token can do by doing it, and run the conformance suite", runHSMProbe},
 	{"inspect", "list a token's objects with their attributes, and what is wrong with them", runHSMInspect},
 	{"tls-key", "make the key of the API's TLS certificate in a token, and its request", runHSMTLSKey},
 	{"login", "try the PIN of every configured token once, and clear the marks of refused PINs", runHSMLogin},

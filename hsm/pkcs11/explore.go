@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/miekg/pkcs11"
 
@@ -86,13 +87,13 @@ func (x *explorer) key(spec keyspec.Spec, usage keyspec.Usage) error {
 	return nil
 }
 
-// problemOf is an error as the profile has it: the return code, without words
-// around it where there is one.
+// problemOf is an error as the profile has it: the return code where there is
+// one, and no words that the profile says anyway.
 func problemOf(err error) string {
 	if call, ok := errors.AsType[*callError](err); ok {
 		return fmt.Sprintf("%s: %s", call.function, call.code)
 	}
-	return err.Error()
+	return strings.TrimPrefix(err.Error(), hsm.ErrUnsupported.Error()+": ")
 }
 
 // sameFamily are the specs whose abilities follow from those of a smaller one

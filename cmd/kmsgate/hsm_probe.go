@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"kmsgate/hsm/keyspec"
+	"kmsgate/hsm/pkcs11"
+)
+
+const hsmProbeUsage = `Finds out what a token can do by doing it, and prints it: where keys of each spec
+would live, how each algorithm is done, which promises the token keeps. Run it on a
+new HSM before anything else: with -module it needs neither a configuration nor a
+database. It uses objects of its own and leaves none.
+
+-exercise runs the conformance suite besides, on keys of two throw-away key stores
+that are destroyed at the end. What the token has no mechanism for is printed as
+lacking. The exit code is 1 if the token cannot serve symmetric keys, or if a part
+of the suite fails.`
+
+// probeOptions are the flags of hsm probe.
+type probeOptions struct {
+	config, token string
+	strict        bool
+	json          bool
+	exercise      bool
+	engine        pkcs11.Config
+	pinFile       string
+}
+
+func runHSMProbe(ctx context.Context, p *program, args []string) error {
+	set := p.flags("hsm probe (-config FILE [-token NAME] | -module PATH (-label L | -serial S) -pin-file F) [-strict] [-json] [-exercise]", hsmProbeUsage)
+	var o probeOptions
+	set.StringVar(&o.config, "config", "", "configuration `file`")
+	set.StringVar(&o.token, "token", "", "`name` of the one configured token; it may be left out if there is one")
+	set.StringVar(&o.engine.Module, "module", "", "`path` of the PKCS#11 library, instead of -config")
+	set.StringVar(&o.engine.InitArguments, "init-arguments", "", "`string` handed to C_Initialize, for the libraries that want it")
+	set.StringVar(&o.engine.Label, "label", "", "the token's `label`")
+	set.StringVar(&o.engine.Serial, "serial", "", "the token's serial `number`")
+	set.StringVar(&o.pinFile, "pin-file", "", "`file` with the PIN alone")
+	set.BoolVar(&o.strict, "strict", false, "say what a strict configuration would refuse")
+	set.BoolVar(&o.json, "json", false, "print the profile as JSON")
+	set.BoolVar(&o.exercise, "exercise", false, "run the conformance suite")
+	if err := p.parse(set, args); err != nil {
+		return err
+	}
+	if err := o.check(); err != nil {
+		return err
+	}
+	if o.config == "" {
+		o.engine.PIN = pkcs11.PINFile(o.pinFile)
+		return p.probeToken(ctx, o)
+	}
+	return p.withDatabase(ctx, o.config, func(i *installation) error {
+		tokens, err := i.config.tokensNamed(o.token)
+		if err != nil {
+			return err
+		}
+		if len(tokens) > 1 {
+			return usagef("-token: several tokens are configured; name the one to look at")
+		}
+		if err := tokens[0].module.setEnvironment(); err != nil {
+			return err
+		}
+		o.engine = engineConfigOf(tokens[0].module, tokens[0].tokenConfig)
+		o.engine.Marks = i.store
+		return p.probeToken(ctx, o)
+	})
+}
+
+func (o *probeOptions) check() error {
+	named := o.engine.Label != "" || o.engine.Serial != ""
+	switch {
+	case o.config != "" && (o.engine.Module != "" || named || o.pinFile != "" || o.engine.InitArguments != ""):
+		return usagef("-config: the configuration names module, token and PIN file; leave the flags for them out")
+	case o.config == "" && o.engine.Module == "":
+		return usagef("-config or -module is missing: the configuration file, or the path of the PKCS#11 library")
+	case o.config == "" && (!named || o.pinFile == ""):
+		return usagef("-module: give -label or -serial of the token, and -pin-file, too")
+	case o.exercise && o.json:
+		return usagef("-exercise and -json do not go together")
+	}
+	return nil
+}
+
+// probeToken prints the profile of a token and has it exercised.
+func (p *program) probeToken(ctx context.Context, o probeOptions) (err error) {
+	o.engine.Logger = slog.New(slog.DiscardHandler)
+	if o.exercise {
+		o.engine.MaxHandles, o.engine.OwnerSessions = exerciseHandles, 2
+	}
+	engine, err := pkcs11.Open(ctx, o.engine)
+	if err != nil {
+		return fmt.Errorf("the token cannot serve: %w%s", err, advice(err))
+	}
+	defer func() { err = errors.Join(err, engine.Close()) }()
+	fmt.Fprintln(p.stderr, "probe: looking at the token")
+	profile, err := engine.Probe(ctx)
+	if err != nil {
+		return err
+	}
+	if err := p.printProfile(&profile, o); err != nil {
+		return err
+	}
+	if !servesSymmetric(&profile) {
+		return fmt.Errorf("the token cannot serve %s keys", keyspec.SymmetricDefault)
+	}
+	if !o.exercise {
+		return nil
+	}
+	return p.exercise(ctx, engine)
+}
+
+func (p *program) printProfile(profile *pkcs11.Profile, o probeOptions) error {
+	if !o.json {
+		return profile.Write(p.stdout, o.strict)
+	}
+	encoder := json.NewEncoder(p.stdout)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(profile)
+}
+
+// servesSymmetric tells whether symmetric keys can be made.
+func servesSymmetric(profile *pkcs11.Profile) bool {
+	for _, k := range profile.Keys {
+		if k.Spec == keyspec.SymmetricDefault && k.Residency != pkcs11.Nowhere {
+			return true
+		}
+	}
+	return false
+}
