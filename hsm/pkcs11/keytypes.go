@@ -152,7 +152,13 @@ const maxPublicBytes = 4 << 10
 
 // read reads an attribute that is not secret.
 func (s *session) read(object handle, attribute uint) ([]byte, error) {
-	buffer := make([]byte, maxPublicBytes)
+	return s.readUpTo(object, attribute, maxPublicBytes)
+}
+
+// readUpTo reads an attribute of at most so many bytes. NSS gives a CK_ULONG of an
+// object in its database only to a buffer that is no longer than that.
+func (s *session) readUpTo(object handle, attribute uint, most int) ([]byte, error) {
+	buffer := make([]byte, most)
 	n, err := s.engine.module.lib.attribute(s.handle, object, attribute, buffer)
 	return buffer[:n:n], err
 }

@@ -86,7 +86,12 @@ func (s *session) makeResident(t *keyType, k *hsm.Key) (handle, error) {
 	}
 	making.may |= mayStay
 	making.more = append(slices.Clone(making.more), name...)
-	return s.make(t, making, k)
+	made, err := s.make(t, making, k)
+	if mayRefuseAttribute(err) { // see spareAttributes
+		making.may |= mayBeCopied
+		made, err = s.make(t, making, k)
+	}
+	return made, err
 }
 
 // copyAlone copies a session object to the token while nobody else makes an
@@ -131,7 +136,7 @@ func (s *session) admitResident(t *keyType, k *hsm.Key, _ uint) (handle, error) 
 		{pkcs11.CKA_KEY_TYPE, ulongs(t.template.keyType)}, {pkcs11.CKA_TOKEN, []byte{1}},
 		{pkcs11.CKA_SENSITIVE, []byte{1}}, {pkcs11.CKA_EXTRACTABLE, []byte{0}},
 	} {
-		got, err := s.read(found[0], want.kind)
+		got, err := s.readUpTo(found[0], want.kind, len(want.value))
 		if err != nil {
 			return 0, err
 		}
@@ -197,7 +202,7 @@ func (s *session) residents(class uint) (residents []Resident, err error) {
 		if err != nil {
 			return nil, err
 		}
-		kind, err := s.read(o, pkcs11.CKA_KEY_TYPE)
+		kind, err := s.readUpTo(o, pkcs11.CKA_KEY_TYPE, ulongBytes)
 		if err != nil {
 			return nil, err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/subtle"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -154,7 +155,31 @@ func (s *session) create(k *hsm.ServiceKey) (handle, error) {
 	}, kind.rest(s.engine)...)
 	// Last: SoftHSM refuses the attributes that come after MODIFIABLE.
 	t = append(t, attribute(pkcs11.CKA_COPYABLE, false), attribute(pkcs11.CKA_MODIFIABLE, false))
-	return s.engine.module.generateTokenKey(s.handle, kind.generate, t)
+	made, err := s.engine.module.generateTokenKey(s.handle, kind.generate, t)
+	for _, spare := range spareAttributes {
+		if !mayRefuseAttribute(err) {
+			break
+		}
+		s.engine.cfg.Logger.Warn("token objects are made without an attribute, which the token may not know", "attribute", spare.name, "error", err)
+		t = slices.DeleteFunc(t, func(a *pkcs11.Attribute) bool { return a.Type == spare.kind })
+		made, err = s.engine.module.generateTokenKey(s.handle, kind.generate, t)
+	}
+	return made, err
+}
+
+// spareAttributes are those that some tokens do not store in their own objects, in
+// the order in which they are left out there. What they forbid, others do too: a
+// copy stays as sensitive as the key, and CKA_ENCRYPT and its like limit the use.
+var spareAttributes = []struct {
+	kind uint
+	name string
+}{{pkcs11.CKA_COPYABLE, "CKA_COPYABLE"}, {pkcs11.CKA_ALLOWED_MECHANISMS, "CKA_ALLOWED_MECHANISMS"}}
+
+// mayRefuseAttribute tells whether an error may be about an attribute of a
+// template. NSS says CKR_GENERAL_ERROR of one that its database has no place for.
+func mayRefuseAttribute(err error) bool {
+	call, ok := errors.AsType[*callError](err)
+	return ok && (call.code == pkcs11.CKR_GENERAL_ERROR || classOf(err, false) == classUnsupported)
 }
 
 func describe(k *hsm.ServiceKey) string {

@@ -35,6 +35,7 @@ const (
 	mayDerive                  // DERIVE
 	mayDecapsulate             // DECAPSULATE of a private key, ENCAPSULATE of a public one
 	mayStay                    // TOKEN, and then neither MODIFIABLE nor COPYABLE
+	mayBeCopied                // says nothing of COPYABLE
 )
 
 // template is what an object is made with. Secret and private keys are PRIVATE,
@@ -91,8 +92,11 @@ func (t *template) encode() []byte {
 		b = b.add(a.kind, a.value)
 	}
 	if t.may&mayStay != 0 {
+		if t.may&mayBeCopied == 0 {
+			b = b.flag(pkcs11.CKA_COPYABLE, false)
+		}
 		// Last: SoftHSM refuses the attributes that come after MODIFIABLE.
-		b = b.flag(pkcs11.CKA_COPYABLE, false).flag(pkcs11.CKA_MODIFIABLE, false)
+		b = b.flag(pkcs11.CKA_MODIFIABLE, false)
 	}
 	return b
 }
