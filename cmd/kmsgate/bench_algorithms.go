@@ -75,6 +75,7 @@ func (e *benchEnvironment) createKey(ctx context.Context, a rawAlgorithm) (strin
 		}
 	}
 	err := e.api(ctx, "CreateKey", in, &made)
+	e.others = append(e.others, made.KeyMetadata.KeyID)
 	return made.KeyMetadata.KeyID, err
 }
 

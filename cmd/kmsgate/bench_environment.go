@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,7 +31,8 @@ type benchEnvironment struct {
 	registry   *prometheus.Registry
 	installed  *installation
 	signer     benchSigner
-	keys       []string // ids of keys that exist
+	keys       []string // ids of symmetric keys that exist
+	others     []string // ids of the keys of other kinds
 
 	stop   context.CancelFunc // ends the serving
 	served chan error
@@ -186,7 +188,7 @@ func kmsCall(operation string, in any) (benchCall, error) {
 	return benchCall{Service: "kms", Target: "TrentService." + operation, Body: body}, err
 }
 
-// listKeys reads the ids of all keys.
+// listKeys reads the ids of all symmetric keys.
 func (e *benchEnvironment) listKeys(ctx context.Context) error {
 	const page = 1000
 	e.keys = nil
@@ -195,7 +197,7 @@ func (e *benchEnvironment) listKeys(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		e.keys = append(e.keys, ids...)
+		e.keys = append(e.keys, slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return slices.Contains(e.others, id) })...)
 		if len(ids) < page {
 			return nil
 		}
