@@ -43,14 +43,30 @@ type curve struct {
 
 // curves is read only.
 var curves = []curve{
-	{keyspec.ECCNISTP256, asn1.ObjectIdentifier{1, 2, 840, 10045, 3, 1, 7}, 32,
-		number("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551")},
-	{keyspec.ECCNISTP384, asn1.ObjectIdentifier{1, 3, 132, 0, 34}, 48,
-		number("ffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf581a0db248b0a77aecec196accc52973")},
-	{keyspec.ECCNISTP521, asn1.ObjectIdentifier{1, 3, 132, 0, 35}, 66,
-		number("01fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffa51868783bf2f966b7fcc0148f709a5d03bb5c9b8899c47aebb6fb71e91386409")},
-	{keyspec.ECCSECGP256K1, asn1.ObjectIdentifier{1, 3, 132, 0, 10}, 32,
-		number("fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141")},
+	{
+		keyspec.ECCNISTP256,
+		asn1.ObjectIdentifier{1, 2, 840, 10045, 3, 1, 7},
+		32,
+		number("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551"),
+	},
+	{
+		keyspec.ECCNISTP384,
+		asn1.ObjectIdentifier{1, 3, 132, 0, 34},
+		48,
+		number("ffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf581a0db248b0a77aecec196accc52973"),
+	},
+	{
+		keyspec.ECCNISTP521,
+		asn1.ObjectIdentifier{1, 3, 132, 0, 35},
+		66,
+		number("01fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffa51868783bf2f966b7fcc0148f709a5d03bb5c9b8899c47aebb6fb71e91386409"),
+	},
+	{
+		keyspec.ECCSECGP256K1,
+		asn1.ObjectIdentifier{1, 3, 132, 0, 10},
+		32,
+		number("fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141"),
+	},
 }
 
 // k1Prime is the field of secp256k1 (SEC 2, section 2.4.1).

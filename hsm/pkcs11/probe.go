@@ -90,8 +90,10 @@ func (f *findings) conclude(e *Engine) {
 		about string
 		codes []returnCode
 	}{
-		{"ciphertext that does not authenticate", e.damaged}, {"damaged blob", e.damagedBlob},
-		{"signature that does not verify", f.badSignature}, {"ciphertext that is not OAEP", f.badOAEP},
+		{"ciphertext that does not authenticate", e.damaged},
+		{"damaged blob", e.damagedBlob},
+		{"signature that does not verify", f.badSignature},
+		{"ciphertext that is not OAEP", f.badOAEP},
 		{"point that is not on the curve", f.badPeer},
 	} {
 		for _, code := range slices.Compact(slices.Sorted(slices.Values(c.codes))) {

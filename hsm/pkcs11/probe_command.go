@@ -85,9 +85,16 @@ var mechanismFlags = []struct {
 	flag uint
 	name string
 }{
-	{pkcs11.CKF_ENCRYPT, "encrypt"}, {pkcs11.CKF_DECRYPT, "decrypt"}, {pkcs11.CKF_DIGEST, "digest"}, {pkcs11.CKF_SIGN, "sign"},
-	{pkcs11.CKF_VERIFY, "verify"}, {pkcs11.CKF_GENERATE, "generate"}, {pkcs11.CKF_GENERATE_KEY_PAIR, "generate-pair"},
-	{pkcs11.CKF_WRAP, "wrap"}, {pkcs11.CKF_UNWRAP, "unwrap"}, {pkcs11.CKF_DERIVE, "derive"},
+	{pkcs11.CKF_ENCRYPT, "encrypt"},
+	{pkcs11.CKF_DECRYPT, "decrypt"},
+	{pkcs11.CKF_DIGEST, "digest"},
+	{pkcs11.CKF_SIGN, "sign"},
+	{pkcs11.CKF_VERIFY, "verify"},
+	{pkcs11.CKF_GENERATE, "generate"},
+	{pkcs11.CKF_GENERATE_KEY_PAIR, "generate-pair"},
+	{pkcs11.CKF_WRAP, "wrap"},
+	{pkcs11.CKF_UNWRAP, "unwrap"},
+	{pkcs11.CKF_DERIVE, "derive"},
 }
 
 // mechanisms are those that the token lists.

@@ -33,10 +33,16 @@ var enforcementTrials = []struct {
 		return p.copyWith(key, attribute(pkcs11.CKA_EXTRACTABLE, true))
 	}},
 	{"CKA_ENCRYPT: a key without it does not encrypt", maySign, nil, (*prober).encryptOnce},
-	{"CKA_ALLOWED_MECHANISMS: another mechanism is refused", mayEncrypt,
-		[]valueAttr{{pkcs11.CKA_ALLOWED_MECHANISMS, ulongs(pkcs11.CKM_AES_CBC)}}, (*prober).encryptOnce},
-	{"CKA_WRAP_WITH_TRUSTED: only a trusted key wraps it", mayEncrypt | mayBeExtracted,
-		[]valueAttr{{pkcs11.CKA_WRAP_WITH_TRUSTED, yes}}, (*prober).wrapUnderDomain},
+	{
+		"CKA_ALLOWED_MECHANISMS: another mechanism is refused", mayEncrypt,
+		[]valueAttr{{pkcs11.CKA_ALLOWED_MECHANISMS, ulongs(pkcs11.CKM_AES_CBC)}},
+		(*prober).encryptOnce,
+	},
+	{
+		"CKA_WRAP_WITH_TRUSTED: only a trusted key wraps it", mayEncrypt | mayBeExtracted,
+		[]valueAttr{{pkcs11.CKA_WRAP_WITH_TRUSTED, yes}},
+		(*prober).wrapUnderDomain,
+	},
 	{"CKA_MODIFIABLE: nothing is changed without it", mayEncrypt, []valueAttr{{pkcs11.CKA_MODIFIABLE, no}}, func(p *prober, key handle) error {
 		return p.setAttribute(key, pkcs11.CKA_LABEL, "changed")
 	}},

@@ -80,8 +80,10 @@ func TestEveryChangedSignatureIsRefused(t *testing.T) {
 		spec keyspec.Spec
 		a    keyspec.Algorithm
 	}{
-		{keyspec.RSA2048, keyspec.RSASSAPKCS1V15SHA256}, {keyspec.RSA2048, keyspec.RSASSAPSSSHA384},
-		{keyspec.ECCSECGP256K1, keyspec.ECDSASHA256}, {keyspec.ECCNISTP521, keyspec.ECDSASHA512},
+		{keyspec.RSA2048, keyspec.RSASSAPKCS1V15SHA256},
+		{keyspec.RSA2048, keyspec.RSASSAPSSSHA384},
+		{keyspec.ECCSECGP256K1, keyspec.ECDSASHA256},
+		{keyspec.ECCNISTP521, keyspec.ECDSASHA512},
 		{keyspec.ECCNISTEdwards25519, keyspec.Ed25519SHA512},
 	} {
 		k := makeKey(t, e, c.spec, keyspec.SignVerify)

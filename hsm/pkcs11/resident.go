@@ -133,8 +133,10 @@ func (s *session) admitResident(t *keyType, k *hsm.Key, _ uint) (handle, error) 
 		return 0, fmt.Errorf("%w: several objects have the CKA_ID %x of key %s", hsm.ErrUnavailable, k.Blob, k.KeyID)
 	}
 	for _, want := range []valueAttr{
-		{pkcs11.CKA_KEY_TYPE, ulongs(t.template.keyType)}, {pkcs11.CKA_TOKEN, []byte{1}},
-		{pkcs11.CKA_SENSITIVE, []byte{1}}, {pkcs11.CKA_EXTRACTABLE, []byte{0}},
+		{pkcs11.CKA_KEY_TYPE, ulongs(t.template.keyType)},
+		{pkcs11.CKA_TOKEN, []byte{1}},
+		{pkcs11.CKA_SENSITIVE, []byte{1}},
+		{pkcs11.CKA_EXTRACTABLE, []byte{0}},
 	} {
 		got, err := s.readUpTo(found[0], want.kind, len(want.value))
 		if err != nil {

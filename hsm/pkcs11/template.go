@@ -57,8 +57,13 @@ type valueAttr struct {
 // classAttributes are the usage flags that a class has, with their permission.
 var classAttributes = map[uint][]struct{ kind, may uint }{
 	pkcs11.CKO_SECRET_KEY: {
-		{pkcs11.CKA_ENCRYPT, mayEncrypt}, {pkcs11.CKA_DECRYPT, mayEncrypt}, {pkcs11.CKA_SIGN, maySign}, {pkcs11.CKA_VERIFY, maySign},
-		{pkcs11.CKA_WRAP, mayWrap}, {pkcs11.CKA_UNWRAP, mayWrap}, {pkcs11.CKA_DERIVE, mayDerive},
+		{pkcs11.CKA_ENCRYPT, mayEncrypt},
+		{pkcs11.CKA_DECRYPT, mayEncrypt},
+		{pkcs11.CKA_SIGN, maySign},
+		{pkcs11.CKA_VERIFY, maySign},
+		{pkcs11.CKA_WRAP, mayWrap},
+		{pkcs11.CKA_UNWRAP, mayWrap},
+		{pkcs11.CKA_DERIVE, mayDerive},
 	},
 	pkcs11.CKO_PRIVATE_KEY: {
 		{pkcs11.CKA_DECRYPT, mayEncrypt}, {pkcs11.CKA_SIGN, maySign}, {pkcs11.CKA_UNWRAP, mayWrap}, {pkcs11.CKA_DERIVE, mayDerive},
