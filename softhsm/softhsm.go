@@ -6,6 +6,8 @@
 // everybody in the process who loaded the module shares sessions and login.
 // [Provision] initialises and finalises the module, so nothing else of the
 // process may use it meanwhile.
+//
+// A second kind of token for tests is NSS softoken, see [ProvisionNSS].
 package softhsm
 
 import (
