@@ -59,7 +59,7 @@ var curves = []curve{
 		keyspec.ECCNISTP521,
 		asn1.ObjectIdentifier{1, 3, 132, 0, 35},
 		66,
-		number("01fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffa51868783bf2f966b7fcc0148f709a5d03bb5c9b8899c47aebb6fb71e91386409"),
+		number("01fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffa51868783bf2f966b7fcc0148f709a5d03bb5c9b8899c47aebb6fb71e91386409"),
 	},
 	{
 		keyspec.ECCSECGP256K1,

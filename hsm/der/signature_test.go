@@ -96,6 +96,32 @@ func TestSignaturesThatAreNoneAreRefused(t *testing.T) {
 	}
 }
 
+// TestScalarsEndAtTheOrder holds the orders of the curves against the standard
+// library's.
+func TestScalarsEndAtTheOrder(t *testing.T) {
+	t.Parallel()
+	for spec, c := range map[keyspec.Spec]elliptic.Curve{
+		keyspec.ECCNISTP256: elliptic.P256(), keyspec.ECCNISTP384: elliptic.P384(), keyspec.ECCNISTP521: elliptic.P521(),
+	} {
+		order, one := c.Params().N, big.NewInt(1)
+		for by, want := range map[int64]error{-1: nil, 0: der.ErrSignature, 1: der.ErrSignature} {
+			for shift := range uint(12) {
+				n := new(big.Int).Lsh(new(big.Int).Add(order, big.NewInt(by)), shift)
+				if shift > 0 {
+					want = der.ErrSignature
+				}
+				for _, numbers := range []rs{{n, one}, {one, n}} {
+					signature, err := asn1.Marshal(numbers)
+					must(t, err)
+					if got, err := der.ECDSAFromDER(spec, signature); !errors.Is(err, want) {
+						t.Errorf("%s: ECDSAFromDER(%x), the order plus %d shifted by %d = %x, %v, want %v", spec, signature, by, shift, got, err, want)
+					}
+				}
+			}
+		}
+	}
+}
+
 func FuzzECDSAFromDER(f *testing.F) {
 	f.Add([]byte{0x30, 0x06, 2, 1, 77, 2, 1, 99})
 	f.Add([]byte{0x30, 0x07, 2, 2, 0, 0x80, 2, 1, 99})
