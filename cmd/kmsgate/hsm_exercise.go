@@ -6,8 +6,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	"kmsgate/hsm"
@@ -22,31 +24,38 @@ const exerciseHandles = 32
 // exerciseCleanup bounds the clearing up after an exercise.
 const exerciseCleanup = time.Minute
 
-// exercise runs the conformance suite on keys of throw-away stores.
-func (p *program) exercise(ctx context.Context, engine *pkcs11.Engine) error {
-	x := &exercise{engine: engine}
-	suffix := make([]byte, 4)
-	_, _ = rand.Read(suffix) // never fails (crypto/rand, since Go 1.24)
-	x.stores = [2]string{"exercise-" + hex.EncodeToString(suffix), "exercise-" + hex.EncodeToString(suffix) + "-other"}
-	run := &exerciseRun{program: p, counts: &exerciseCounts{}}
-	err := x.prepare(ctx)
-	if err == nil {
-		fmt.Fprintf(p.stdout, "\nEXERCISE of key stores %s and %s\n", x.stores[0], x.stores[1])
-		hsmtest.Exercise(run, x.fixture)
-		c := run.counts
-		fmt.Fprintf(p.stdout, "%d passed, %d failed, %d lacking\n", c.passed, c.failed, c.lacking)
-		if c.failed > 0 {
-			err = fmt.Errorf("%d parts of the conformance suite failed", c.failed)
-		}
-	}
-	return errors.Join(err, x.clear(ctx))
-}
-
-// exercise is the stores of one run and their service keys.
+// exercise is the stores of one run of the conformance suite, and their service keys.
 type exercise struct {
 	engine *pkcs11.Engine
 	stores [2]string
-	rows   []hsm.ServiceKey // all that were made
+	rows   []hsm.ServiceKey // all that were made, or were to be
+}
+
+// exercise runs the conformance suite on keys of throw-away stores.
+func (p *program) exercise(ctx context.Context, engine *pkcs11.Engine) error {
+	var suffix [4]byte
+	_, _ = rand.Read(suffix[:]) // never fails (crypto/rand, since Go 1.24)
+	name := "exercise-" + hex.EncodeToString(suffix[:])
+	x := &exercise{engine: engine, stores: [2]string{name, "exercise-other-" + hex.EncodeToString(suffix[:])}}
+	err := x.prepare(ctx)
+	if err == nil {
+		err = x.run(ctx, p)
+	}
+	return errors.Join(err, x.clear(ctx, p.stderr))
+}
+
+// run runs the suite, and prints how each part went.
+func (x *exercise) run(ctx context.Context, p *program) error {
+	fmt.Fprintf(p.stdout, "\nEXERCISE of key stores %s and %s\n", x.stores[0], x.stores[1])
+	top := &exerciseRun{w: p.stdout, counts: map[string]int{}}
+	hsmtest.Exercise(ctx, top, x.fixture)
+	top.finish()
+	c := top.counts
+	fmt.Fprintf(p.stdout, "%d passed, %d failed, %d lacking\n", c[partPassed], c[partFailed], c[partLacking])
+	if n := c[partFailed]; n > 0 {
+		return fmt.Errorf("%d parts of the conformance suite failed", n)
+	}
+	return nil
 }
 
 func (x *exercise) prepare(ctx context.Context) error {
@@ -72,110 +81,114 @@ func (x *exercise) addGeneration(ctx context.Context, store string, generation i
 
 func (x *exercise) fixture() hsmtest.Fixture {
 	return hsmtest.Fixture{
-		Token: x.engine, Store: x.stores[0], OtherStore: x.stores[1], Handles: exerciseHandles, Rewrap: x.engine.Rewrap,
+		Token: x.engine, Store: x.stores[0], OtherStore: x.stores[1], Handles: exerciseHandles,
+		Rewrap: x.engine.Rewrap, Discard: x.engine.DestroyResident,
 		AddGeneration: func(ctx context.Context) error { return x.addGeneration(ctx, x.stores[0], 2) },
 		Close:         func() {},
 	}
 }
 
-// clear destroys what the exercise made, also after it was interrupted, and says
-// what is left.
-func (x *exercise) clear(ctx context.Context) error {
+// clear destroys the service keys, also after the exercise was interrupted, and says
+// what is left in the token.
+func (x *exercise) clear(ctx context.Context, w io.Writer) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), exerciseCleanup)
 	defer cancel()
-	var errs []error
+	left := 0
+	say := func(label string, id []byte, problem error) {
+		left++
+		fmt.Fprintf(w, "LEFT in the token: label %s, CKA_ID %x: %v\n", label, id, problem)
+	}
 	for _, row := range x.rows {
 		if err := x.engine.DestroyServiceKeys(ctx, []hsm.ServiceKey{row}); err != nil {
-			errs = append(errs, fmt.Errorf("the %s key of %s, generation %d, may be left in the token (CKA_ID %x): %w",
-				row.Kind, row.Store, row.Generation, row.ID, err))
+			say(fmt.Sprintf("kmsgate/%s/%s/%d", row.Store, row.Kind, row.Generation), row.ID, err)
 		}
 	}
-	return errors.Join(errs...)
+	err := x.engine.Residents(ctx, hsm.Call{Class: hsm.Background}, func(r pkcs11.Resident) error {
+		if strings.Contains(r.Label, x.stores[0]) {
+			say(r.Label, r.ID, errors.New("it was made by a call that was cut off; destroy it with the HSM's own tool"))
+		}
+		return nil
+	})
+	if left > 0 {
+		err = errors.Join(err, fmt.Errorf("%d objects of the exercise may be left in the token", left))
+	}
+	return err
 }
 
-// exerciseCounts are the outcomes of the suite's parts.
-type exerciseCounts struct{ passed, failed, lacking int }
+// Outcomes of a part, as they are printed.
+const (
+	partPassed  = "pass"
+	partFailed  = "FAIL"
+	partLacking = "lacking"
+)
 
-// exerciseRun is one part of the suite; it prints how it went. It is used by the
-// part's own goroutines.
+// exerciseRun is one part of the suite, or all of it; it prints how it went.
 type exerciseRun struct {
-	program *program
-	counts  *exerciseCounts
-	name    string
-	words   chan string // what was said about the part; nil above the parts
-	failed  bool
-	lacks   bool
+	w      io.Writer
+	name   string
+	counts map[string]int // of outcomes, by all parts
+
+	mu      sync.Mutex // guards what follows
+	failed  []string
+	lacking []string
 }
 
 // Run runs a part to its end, or to its Fatalf.
 func (r *exerciseRun) Run(name string, f func(hsmtest.T)) bool {
-	part := &exerciseRun{program: r.program, counts: r.counts, name: strings.TrimPrefix(r.name+"/"+name, "/"), words: make(chan string, 1)}
+	part := &exerciseRun{w: r.w, name: name, counts: r.counts}
 	done := make(chan struct{})
-	said := make(chan []string)
-	go func() {
-		var all []string
-		for word := range part.words {
-			all = append(all, word)
-		}
-		said <- all
-	}()
 	go func() {
 		defer close(done)
+		defer func() {
+			if p := recover(); p != nil { // the keys are still to be destroyed
+				part.Errorf("panic: %v", p)
+			}
+		}()
 		f(part)
 	}()
 	<-done
-	close(part.words)
-	part.report(<-said)
-	return !part.failed
+	part.finish()
+	return len(part.failed) == 0
 }
 
-// Markers in front of what a part has said.
-const (
-	saidFailed  = "F"
-	saidLacking = "L"
-	saidLog     = " "
-)
-
-// report prints how the part went, and what is wrong.
-func (r *exerciseRun) report(said []string) {
-	for _, word := range said {
-		r.failed = r.failed || strings.HasPrefix(word, saidFailed)
-		r.lacks = r.lacks || strings.HasPrefix(word, saidLacking)
-	}
-	outcome := "pass"
+// finish prints how the part went, and what was said about it.
+func (r *exerciseRun) finish() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	outcome, said := partPassed, []string{""}
 	switch {
-	case r.failed:
-		outcome = "FAIL"
-		r.counts.failed++
-	case r.lacks:
-		outcome = "lacking"
-		r.counts.lacking++
-	default:
-		r.counts.passed++
+	case len(r.failed) > 0:
+		outcome, said = partFailed, r.failed
+	case len(r.lacking) > 0:
+		outcome, said = partLacking, r.lacking
+	case r.name == "": // all parts have spoken for themselves
+		return
 	}
-	fmt.Fprintf(r.program.stdout, "%-8s %s\n", outcome, r.name)
+	r.counts[outcome]++
+	name := r.name
 	for _, word := range said {
-		if !strings.HasPrefix(word, saidLog) {
-			fmt.Fprintf(r.program.stdout, "%-8s   %s\n", "", word[1:])
-		}
+		fmt.Fprintln(r.w, strings.TrimRight(fmt.Sprintf("%-8s %-50s %s", outcome, name, word), " "))
+		outcome, name = "", ""
 	}
 }
 
-func (r *exerciseRun) say(marker, format string, args []any) {
-	r.words <- marker + fmt.Sprintf(format, args...)
+func (r *exerciseRun) say(to *[]string, format string, args []any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	*to = append(*to, fmt.Sprintf(format, args...))
 }
 
 // Errorf says that the part fails.
-func (r *exerciseRun) Errorf(format string, args ...any) { r.say(saidFailed, format, args) }
+func (r *exerciseRun) Errorf(format string, args ...any) { r.say(&r.failed, format, args) }
 
 // Fatalf says that the part fails, and ends it.
 func (r *exerciseRun) Fatalf(format string, args ...any) {
-	r.say(saidFailed, format, args)
+	r.say(&r.failed, format, args)
 	runtime.Goexit()
 }
 
-// Logf says something that is only of interest with a failure.
-func (r *exerciseRun) Logf(format string, args ...any) { r.say(saidLog, format, args) }
+// Logf says nothing to people.
+func (*exerciseRun) Logf(string, ...any) {}
 
 // Lacking says what the token has no mechanism for.
-func (r *exerciseRun) Lacking(format string, args ...any) { r.say(saidLacking, format, args) }
+func (r *exerciseRun) Lacking(format string, args ...any) { r.say(&r.lacking, format, args) }

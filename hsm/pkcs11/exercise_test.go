@@ -2,41 +2,185 @@ package pkcs11
 
 import (
 	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 
+	"filippo.io/mldsa"
+	"github.com/google/go-cmp/cmp"
+	"github.com/miekg/pkcs11"
+
+	"kmsgate/hsm"
+	"kmsgate/hsm/der"
 	"kmsgate/hsm/hsmtest"
+	"kmsgate/hsm/keyspec"
+	"kmsgate/softhsm/pqtoken"
 )
 
-// exerciseT is *testing.T as the suite wants it.
-type exerciseT struct{ *testing.T }
+// exerciseT is *testing.T as the suite wants it. It remembers which parts ran, and
+// what the token lacks.
+type exerciseT struct {
+	*testing.T
+	name    string
+	outcome *exerciseOutcome
+}
 
-// Lacking logs what the token lacks.
-func (t exerciseT) Lacking(format string, args ...any) { t.Logf("lacking: "+format, args...) }
+type exerciseOutcome struct {
+	mu      sync.Mutex
+	parts   []string
+	lacking map[string]bool // parts
+}
 
 func (t exerciseT) Run(name string, f func(hsmtest.T)) bool {
-	return t.T.Run(name, func(t *testing.T) { f(exerciseT{t}) })
+	t.outcome.parts = append(t.outcome.parts, name)
+	return t.T.Run(name, func(inner *testing.T) { f(exerciseT{inner, name, t.outcome}) })
+}
+
+// Lacking notes what the token lacks.
+func (t exerciseT) Lacking(format string, args ...any) {
+	t.outcome.mu.Lock()
+	defer t.outcome.mu.Unlock()
+	t.outcome.lacking[t.name] = true
+	t.Logf("lacking: "+format, args...)
+}
+
+// Stores whose keys may be destroyed.
+const (
+	exerciseStore = exercisePrefix + "a"
+	exerciseOther = exercisePrefix + "b"
+)
+
+// exerciseHandles is few, since the suite uses three times as many keys at once.
+const exerciseHandles = 8
+
+// exercise runs the suite on a token, wants nothing to be left of it, and returns
+// the names of all parts and of those that lack something.
+func exercise(t *testing.T, cfg Config, change func(*hsmtest.Fixture)) (parts, lacking []string) {
+	t.Helper()
+	cfg.MaxHandles, cfg.OwnerSessions = exerciseHandles, 2
+	e := open(t, cfg)
+	var rows []hsm.ServiceKey
+	add := func(ctx context.Context, store string, generation int32) error {
+		made, err := e.CreateServiceKeys(ctx, serviceKeyRows(store, generation))
+		rows = append(rows, made...)
+		return err
+	}
+	must(t, add(t.Context(), exerciseStore, 1))
+	must(t, add(t.Context(), exerciseOther, 1))
+	fixture := hsmtest.Fixture{
+		Token: e, Store: exerciseStore, OtherStore: exerciseOther, Handles: exerciseHandles, Rewrap: e.Rewrap, Discard: e.DestroyResident,
+		AddGeneration: func(ctx context.Context) error { return add(ctx, exerciseStore, 2) },
+		Close:         func() {},
+	}
+	if change != nil {
+		change(&fixture)
+	}
+	outcome := &exerciseOutcome{lacking: map[string]bool{}}
+	hsmtest.Exercise(t.Context(), exerciseT{t, "", outcome}, func() hsmtest.Fixture { return fixture })
+	must(t, e.DestroyServiceKeys(t.Context(), rows))
+	s := ownSession(t, e)
+	left, err := e.module.findAll(s.handle, []*pkcs11.Attribute{attribute(pkcs11.CKA_TOKEN, true)})
+	must(t, err)
+	if len(left) > 0 {
+		t.Errorf("%d objects are left of the exercise", len(left))
+	}
+	if stats := e.Stats(); stats.Epoch != 1 || stats.Poisoned != 0 {
+		t.Errorf("after the exercise: %+v", stats)
+	}
+	for _, part := range outcome.parts {
+		if outcome.lacking[part] {
+			lacking = append(lacking, part)
+		}
+	}
+	return outcome.parts, lacking
+}
+
+// lackingOf are the parts of the suite that concern a spec and of which a token has
+// nothing if it makes no keys of it.
+func lackingOf(specs ...keyspec.Spec) (parts []string) {
+	for _, spec := range specs {
+		row, _ := keyspec.Lookup(spec)
+		for _, usage := range row.Usages() {
+			for _, a := range row.Algorithms[usage] {
+				parts = append(parts, fmt.Sprintf("%s %s", spec, a))
+			}
+			parts = append(parts, fmt.Sprintf("%s %s EditedRows", spec, usage), fmt.Sprintf("%s %s WrongUse", spec, usage))
+		}
+		if slices.Contains(pairSpecs, spec) {
+			parts = append(parts, fmt.Sprintf("%s DataKeyPair", spec))
+		}
+	}
+	return parts
+}
+
+var postQuantumOnes = []keyspec.Spec{
+	keyspec.MLDSA44, keyspec.MLDSA65, keyspec.MLDSA87, keyspec.MLKEM512, keyspec.MLKEM768, keyspec.MLKEM1024,
+}
+
+func wantLacking(t *testing.T, got, want []string) {
+	t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("parts that the token lacks (-want +got):\n%s", diff)
+	}
 }
 
 func TestExercise(t *testing.T) {
-	const handles = 8
-	cfg := configFor(newToken(t))
-	cfg.MaxHandles, cfg.OwnerSessions = handles, 2
-	e := open(t, cfg)
-	for _, store := range []string{testStore, otherStore} {
-		if _, err := e.CreateServiceKeys(t.Context(), serviceKeyRows(store, 1)); err != nil {
-			t.Fatal(err)
+	parts, lacking := exercise(t, configFor(newToken(t)), nil)
+	wantLacking(t, lacking, append([]string{"ECC_NIST_EDWARDS25519 ED25519_PH_SHA_512"}, lackingOf(postQuantumOnes...)...))
+	for _, row := range keyspec.Specs {
+		mentioned := slices.ContainsFunc(parts, func(p string) bool { return strings.HasPrefix(p, string(row.Spec)+" ") })
+		if mentioned == (row.Spec == keyspec.SM2) {
+			t.Errorf("parts of the suite about %s: %t", row.Spec, mentioned)
 		}
 	}
-	hsmtest.Exercise(exerciseT{t}, func() hsmtest.Fixture {
-		return hsmtest.Fixture{
-			Token: e, Store: testStore, OtherStore: otherStore, Handles: handles,
-			Rewrap: e.Rewrap,
-			AddGeneration: func(ctx context.Context) error {
-				_, err := e.CreateServiceKeys(ctx, serviceKeyRows(testStore, 2))
-				return err
-			},
-			Close: func() {},
-		}
+}
+
+// TestExerciseOfResidentKeys has all keys live in the token.
+func TestExerciseOfResidentKeys(t *testing.T) {
+	cfg := configFor(newToken(t))
+	cfg.Resident = []string{exerciseStore}
+	_, lacking := exercise(t, cfg, func(f *hsmtest.Fixture) {
+		f.Resident = true
+		f.Specs = []keyspec.Spec{keyspec.SymmetricDefault, keyspec.HMAC256, keyspec.RSA2048, keyspec.ECCNISTP256, keyspec.ECCNISTEdwards25519}
 	})
-	t.Logf("%+v", e.Stats())
+	wantLacking(t, lacking, []string{"ECC_NIST_EDWARDS25519 ED25519_PH_SHA_512"})
+}
+
+// TestExerciseOfPostQuantumKeys runs on a token that has them.
+func TestExerciseOfPostQuantumKeys(t *testing.T) {
+	for name, c := range map[string]pqtoken.Config{"resident": {}, "wrapped": {Wraps: true, ExternalMu: true}} {
+		t.Run(name, func(t *testing.T) {
+			cfg := configFor(newToken(t))
+			token, err := pqtoken.New(t.TempDir(), c)
+			must(t, err)
+			t.Cleanup(func() { must(t, token.Close()) })
+			cfg.Module = token.Module
+			_, lacking := exercise(t, cfg, func(f *hsmtest.Fixture) {
+				f.Specs, f.VerifyOutside = postQuantumOnes, verifyMLDSA
+			})
+			var want []string
+			if !c.ExternalMu {
+				want = []string{"ML_DSA_44 ML_DSA_SHAKE_256", "ML_DSA_65 ML_DSA_SHAKE_256", "ML_DSA_87 ML_DSA_SHAKE_256"}
+			}
+			wantLacking(t, lacking, want)
+		})
+	}
+}
+
+// verifyMLDSA verifies outside what the suite cannot.
+func verifyMLDSA(spki []byte, as keyspec.MessageType, message, signature []byte) error {
+	public, err := der.ParsePublic(spki)
+	if err != nil {
+		return err
+	}
+	key, err := mldsa.NewPublicKey(mldsaSpecs[public.Spec], public.Raw)
+	if err != nil {
+		return err
+	}
+	if as == keyspec.ExternalMu {
+		return nil // the library does not take mu
+	}
+	return mldsa.Verify(key, message, signature, nil)
 }

@@ -1,53 +1,82 @@
 package pkcs11
 
 import (
-	"context"
-	"encoding/json"
+	"slices"
 	"testing"
 
-	"kmsgate/hsm/hsmtest"
+	"github.com/google/go-cmp/cmp"
+
+	"kmsgate/hsm/keyspec"
 	"kmsgate/softhsm"
 )
 
-func TestNSSX(t *testing.T) {
-	tok, err := softhsm.ProvisionNSS(t.TempDir(), "nss")
-	must(t, err)
-	e, err := Open(t.Context(), Config{Module: tok.Module, InitArguments: tok.InitArguments, Label: tok.Label, PIN: PINFile(tok.PINFile), MaxHandles: 8, OwnerSessions: 2})
-	must(t, err)
-	defer e.Close()
-	b, _ := json.Marshal(e.Profile().DataKeyPairs)
-	t.Logf("%s", b)
-	for _, store := range []string{testStore, otherStore} {
-		if _, err := e.CreateServiceKeys(t.Context(), serviceKeyRows(store, 1)); err != nil {
-			t.Fatal(err)
-		}
+// newNSSToken makes a token of another kind than SoftHSM: NSS softoken.
+func newNSSToken(t *testing.T) Config {
+	t.Helper()
+	tok, err := softhsm.ProvisionNSS(t.TempDir(), "second")
+	if err != nil {
+		t.Fatalf("%v; deployments/setup test installs it", err)
 	}
-	for _, f := range e.Profile().Keys {
-		if f.Residency != Nowhere && sameFamily[f.Spec] == "" {
-			k := makeKey(t, e, f.Spec, f.Usage)
-			t.Log(k.Spec, k.Usage, k.Residency)
-			for _, a := range e.Profile().Algorithms {
-				if a.Spec == k.Spec && usageOf(a.Algorithm) == k.Usage && a.Private != Nowhere {
-					uses[k.Usage](t, e, k, a.Algorithm)
-				}
-			}
-		}
-	}
-	hsmtest.Exercise(exerciseT{t}, func() hsmtest.Fixture {
-		return hsmtest.Fixture{
-			Token: e, Store: testStore, OtherStore: otherStore, Handles: 8,
-			Rewrap: e.Rewrap,
-			AddGeneration: func(ctx context.Context) error {
-				_, err := e.CreateServiceKeys(ctx, serviceKeyRows(testStore, 2))
-				return err
-			},
-			Close: func() {},
-		}
-	})
-	t.Logf("%+v", e.Stats())
+	return Config{Module: tok.Module, InitArguments: tok.InitArguments, Label: tok.Label, PIN: PINFile(tok.PINFile)}
+}
+
+// notOnNSS are the key specs that NSS does not have.
+var notOnNSS = append([]keyspec.Spec{keyspec.ECCSECGP256K1, keyspec.ECCNISTEdwards25519}, postQuantumOnes...)
+
+func TestExerciseOfASecondKindOfToken(t *testing.T) {
+	_, lacking := exercise(t, newNSSToken(t), nil)
+	wantLacking(t, lacking, lackingOf(notOnNSS...))
+}
+
+func TestProbeOfASecondKindOfToken(t *testing.T) {
+	e := open(t, newNSSToken(t))
 	p, err := e.Probe(t.Context())
 	must(t, err)
-	p.Mechanisms = nil
-	b, _ = json.MarshalIndent(p, "", " ")
-	t.Logf("%s", b)
+	if p.Token.Label != "second" || p.Token.Model != "NSS 3" || p.GCM.EmptyIV != "refused" || len(p.Mechanisms) < 100 {
+		t.Errorf("profile: %+v %+v %+v, %d mechanisms", p.Library, p.Token, p.GCM, len(p.Mechanisms))
+	}
+	wantTrials(t, "imports", p.Imports, map[string]string{
+		"Ed25519 private key by C_CreateObject":                                       "C_CreateObject: CKR_ATTRIBUTE_VALUE_INVALID",
+		"AES key wrapped outside (RFC 5649) by C_UnwrapKey with CKM_AES_KEY_WRAP_PAD": "C_UnwrapKey: CKR_WRAPPED_KEY_INVALID",
+		"private key under AES under RSA by CKM_RSA_AES_KEY_WRAP":                     "C_GetMechanismInfo: CKR_MECHANISM_INVALID",
+	})
+	broken := errNotEnforced.Error()
+	wantTrials(t, "promises", p.Enforced, map[string]string{
+		"CKA_EXTRACTABLE: a key that is not cannot be wrapped":    broken,
+		"CKA_EXTRACTABLE: a copy cannot have it either":           broken,
+		"CKA_ALLOWED_MECHANISMS: another mechanism is refused":    broken,
+		"CKA_WRAP_WITH_TRUSTED: only a trusted key wraps it":      broken,
+		"CKA_COPYABLE: no copy is made without it":                broken,
+		"CKA_UNWRAP_TEMPLATE: what it demands cannot be left out": broken,
+	})
+	var none []keyspec.Spec
+	for _, k := range p.Keys {
+		want := "wrapped"
+		switch {
+		case slices.Contains(notOnNSS, k.Spec):
+			want, none = Nowhere, append(none, k.Spec)
+		case keyTypes[k.Spec][k.Usage].template.keyType == keyTypes[keyspec.ECCNISTP256][keyspec.SignVerify].template.keyType:
+			want = "resident" // NSS wraps EC keys, and does not take them back
+		}
+		if k.Residency != want {
+			t.Errorf("%s keys for %s are %s (%s), want %s", k.Spec, k.Usage, k.Residency, k.Problem, want)
+		}
+	}
+	if diff := cmp.Diff(notOnNSS, none); diff != "" {
+		t.Errorf("specs that NSS lacks (-want +got):\n%s", diff)
+	}
+}
+
+// wantTrials wants exactly some trials to fail, for their reasons.
+func wantTrials(t *testing.T, what string, trials []Trial, want map[string]string) {
+	t.Helper()
+	got := map[string]string{}
+	for _, trial := range trials {
+		if !trial.Works {
+			got[trial.What] = trial.Problem
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("%s that fail (-want +got):\n%s", what, diff)
+	}
 }
