@@ -19,21 +19,22 @@ type Function int
 
 // Functions that tests make fail, hang or count.
 const (
-	Initialize     Function = 0
-	Finalize       Function = 1
-	GetTokenInfo   Function = 6
-	OpenSession    Function = 12
-	GetSessionInfo Function = 15
-	Login          Function = 18
-	DestroyObject  Function = 22
-	EncryptInit    Function = 29
-	Encrypt        Function = 30
-	Decrypt        Function = 34
-	Sign           Function = 43
-	GenerateKey    Function = 58
-	WrapKey        Function = 60
-	UnwrapKey      Function = 61
-	GenerateRandom Function = 64
+	Initialize      Function = 0
+	Finalize        Function = 1
+	GetTokenInfo    Function = 6
+	OpenSession     Function = 12
+	GetSessionInfo  Function = 15
+	Login           Function = 18
+	DestroyObject   Function = 22
+	EncryptInit     Function = 29
+	Encrypt         Function = 30
+	Decrypt         Function = 34
+	Sign            Function = 43
+	GenerateKey     Function = 58
+	GenerateKeyPair Function = 59
+	WrapKey         Function = 60
+	UnwrapKey       Function = 61
+	GenerateRandom  Function = 64
 
 	functionCount = 68
 )

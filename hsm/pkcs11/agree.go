@@ -24,7 +24,7 @@ func (e *Engine) DeriveSecret(ctx context.Context, on hsm.Call, k *hsm.Key, peer
 		return nil, hsm.ErrInvalidPublicKey
 	}
 	w := work{mechanism: "derive", in: [3][]byte{public.Point}, run: func(s *session, key handle, in [3][]byte) ([]byte, error) {
-		return s.derive(key, k.Spec, in[0])
+		return s.derive(key, public.Spec, in[0])
 	}}
 	return e.do(ctx, on, k, &w)
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"kmsgate/hsm"
-	"kmsgate/hsm/der"
 	"kmsgate/hsm/keyspec"
 )
 
@@ -100,9 +99,12 @@ func (e *Engine) rawStep(k *hsm.Key, a keyspec.Algorithm) (func(worker int) rawW
 	if err != nil {
 		return nil, err
 	}
-	step, ok := rawSteps[k.Usage]
-	if !ok || k.Spec == keyspec.SymmetricDefault {
+	if k.Spec == keyspec.SymmetricDefault {
 		return rawEncryption, nil
+	}
+	step, ok := rawSteps[k.Usage]
+	if !ok {
+		return nil, fmt.Errorf("%w: a raw loop for %s", hsm.ErrUnsupported, k.Usage)
 	}
 	one, err := step(k, a, way)
 	return func(int) rawWork {
@@ -145,7 +147,11 @@ func rawSign(k *hsm.Key, a keyspec.Algorithm, _ string) (func(*session, handle) 
 
 func rawDecrypt(k *hsm.Key, a keyspec.Algorithm, way string) (func(*session, handle) error, error) {
 	row, _ := keyspec.LookupAlgorithm(a)
-	ciphertext, err := encryptHere(k, row.Hash, canary[:])
+	public, err := publicOf(k)
+	if err != nil {
+		return nil, err
+	}
+	ciphertext, err := encryptHere(public, row.Hash, canary[:])
 	return func(s *session, key handle) error {
 		_, err := s.oaepDecrypt(key, way, row.Hash, ciphertext)
 		return err
@@ -154,7 +160,7 @@ func rawDecrypt(k *hsm.Key, a keyspec.Algorithm, way string) (func(*session, han
 
 // rawDerive agrees with the key itself.
 func rawDerive(k *hsm.Key, _ keyspec.Algorithm, _ string) (func(*session, handle) error, error) {
-	public, err := der.ParsePublic(k.PublicKey)
+	public, err := publicOf(k)
 	if err != nil {
 		return nil, err
 	}

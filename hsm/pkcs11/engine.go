@@ -125,8 +125,8 @@ type Engine struct {
 	serial            string
 	damaged           []returnCode // what C_Decrypt says of damaged ciphertexts
 	damagedBlob       []returnCode // what C_UnwrapKey says of a damaged blob
-	unwrapNeedsLength bool         // CKA_VALUE_LEN in templates of C_UnwrapKey
 	wrapMech          uint         // for new domain keys
+	unwrapNeedsLength bool         // with wrapMech, CKA_VALUE_LEN in templates of C_UnwrapKey
 	maxStuck          int64
 	findings          *findings
 

@@ -3,7 +3,6 @@ package pkcs11
 import (
 	"bytes"
 	"crypto/hmac"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -29,14 +28,15 @@ type explorer struct {
 func (s *session) explore(mechanisms []uint) (err error) {
 	x := &explorer{session: s, f: s.engine.findings}
 	for _, m := range mechanisms {
-		domain, err := s.engine.module.lib.generate(s.handle, mechAESKeyGen, template{
-			class: pkcs11.CKO_SECRET_KEY, keyType: pkcs11.CKK_AES, may: mayWrap, valueLen: 32,
-		})
+		domain, err := s.scratchDomain(m)
 		if err != nil {
 			return err
 		}
-		defer s.destroyAfter(domain, &err)
-		x.domains = append(x.domains, &serviceKey{row: hsm.ServiceKey{Kind: hsm.DomainKey}, handle: domain, wrapMech: m})
+		defer s.destroyAfter(domain.handle, &err)
+		if err := s.testDomain(domain); broken(err) {
+			return err
+		}
+		x.domains = append(x.domains, domain)
 		x.f.wrapped[m] = map[keyID]bool{}
 	}
 	for _, row := range keyspec.Specs {
@@ -106,6 +106,9 @@ func (x *explorer) tryKey(spec keyspec.Spec, usage keyspec.Usage) (residency hsm
 		return x.follow(spec, like, usage)
 	}
 	t := keyTypes[spec][usage]
+	if err := x.makesSize(spec, &t); err != nil {
+		return "", err
+	}
 	k := hsm.Key{KeyID: "explored", Spec: spec, Usage: usage}
 	key, err := x.sample(&t, &k)
 	if err != nil {
@@ -145,9 +148,7 @@ func (x *explorer) tryKey(spec keyspec.Spec, usage keyspec.Usage) (residency hsm
 // copying finds out whether a session object can be copied to the token, as it
 // would be for keys that stay there.
 func (x *explorer) copying(key handle) error {
-	id := make([]byte, residentIDBytes)
-	rand.Read(id) // never fails
-	made, err := x.copyToToken(key, []valueAttr{{pkcs11.CKA_ID, id}, {pkcs11.CKA_LABEL, []byte("kmsgate/explored")}})
+	made, err := x.copyToToken(key, []valueAttr{{pkcs11.CKA_ID, newResidentID()}, {pkcs11.CKA_LABEL, []byte("kmsgate/explored")}})
 	if err != nil {
 		if broken(err) {
 			return err
@@ -165,14 +166,11 @@ func (x *explorer) follow(spec, like keyspec.Spec, usage keyspec.Usage) (hsm.Res
 	if known.Residency == Nowhere {
 		return "", fmt.Errorf("%w: as %s: %s", hsm.ErrUnsupported, like, known.Problem)
 	}
-	row, _ := keyspec.Lookup(spec)
-	info, err := x.engine.module.mechanismInfo(x.engine.slot, keyTypes[spec][usage].generate)
-	if err != nil {
+	t := keyTypes[spec][usage]
+	if err := x.makesSize(spec, &t); err != nil {
 		return "", err
 	}
-	if info.MaxKeySize != 0 && int(info.MaxKeySize) < row.Bits {
-		return "", fmt.Errorf("%w: keys of at most %d bits", hsm.ErrUnsupported, info.MaxKeySize)
-	}
+	row, _ := keyspec.Lookup(spec)
 	for _, a := range row.Algorithms[usage] {
 		way := x.f.ways[wayID{like, a}]
 		way.Spec = spec
@@ -182,6 +180,23 @@ func (x *explorer) follow(spec, like keyspec.Spec, usage keyspec.Usage) (hsm.Res
 		x.f.wrapped[mechanism][keyID{spec, usage}] = x.f.wrapped[mechanism][keyID{like, usage}]
 	}
 	return hsm.Residency(known.Residency), nil
+}
+
+// makesSize is nil unless the token says that it makes no RSA keys of this size.
+// No key is made to find that out, so it is asked.
+func (x *explorer) makesSize(spec keyspec.Spec, t *keyType) error {
+	if t.template.keyType != pkcs11.CKK_RSA {
+		return nil
+	}
+	info, err := x.engine.module.mechanismInfo(x.engine.slot, t.generate)
+	if err != nil {
+		return err
+	}
+	row, _ := keyspec.Lookup(spec)
+	if info.MaxKeySize != 0 && int(info.MaxKeySize) < row.Bits {
+		return fmt.Errorf("%w: keys of at most %d bits", hsm.ErrUnsupported, info.MaxKeySize)
+	}
+	return nil
 }
 
 // sample makes a key of the spec that may be wrapped or, where the token makes

@@ -67,7 +67,7 @@ func (x *explorer) signature(t *keyType, k *hsm.Key, key handle, public *der.Pub
 	}
 	_, known := public.Go()
 	if known {
-		if err := sig.verifyHere(public, signature); err != nil {
+		if err := sig.verifyHere(public, sig.message, signature); err != nil {
 			return fmt.Errorf("%w: what the token signs as %s does not verify", hsm.ErrUnsupported, way.Algorithm)
 		}
 	}
@@ -158,14 +158,27 @@ func (x *explorer) verifyBoth(t *keyType, public *der.Public, sig *signatureOf, 
 	if err := lib.verify(x.handle, object, m, sig.input, raw); err != nil {
 		return err
 	}
-	raw = bytes.Clone(raw)
-	raw[len(raw)-1] ^= 1
-	bad := lib.verify(x.handle, object, m, sig.input, raw)
-	if bad == nil {
-		return fmt.Errorf("%w: a signature that was changed is accepted", hsm.ErrUnsupported)
+	for _, bad := range damagedForms(raw) {
+		if !sig.possible(bad) {
+			continue // no token is asked
+		}
+		refused := lib.verify(x.handle, object, m, sig.input, bad)
+		if refused == nil {
+			return fmt.Errorf("%w: a signature that was changed is accepted", hsm.ErrUnsupported)
+		}
+		learn(&x.f.badSignature, refused)
 	}
-	learn(&x.f.badSignature, bad)
 	return nil
+}
+
+// damagedForms are ways in which a signature or a ciphertext is not good, for
+// which tokens may have codes of their own.
+func damagedForms(good []byte) [][]byte {
+	last, first, one := bytes.Clone(good), bytes.Clone(good), make([]byte, len(good))
+	last[len(last)-1] ^= 1
+	first[0] ^= 0x40
+	one[len(one)-1] = 1
+	return [][]byte{last, first, one, bytes.Repeat([]byte{0xff}, len(good))}
 }
 
 // encryption tries OAEP; AES-GCM was tried before.
@@ -202,7 +215,11 @@ func (x *explorer) encryption(t *keyType, k *hsm.Key, key handle) error {
 // token or outside.
 func (x *explorer) oaep(t *keyType, k *hsm.Key, key handle, way *AlgorithmProfile) error {
 	row, _ := keyspec.LookupAlgorithm(way.Algorithm)
-	ciphertext, err := encryptHere(k, row.Hash, canary[:])
+	public, err := publicOf(k)
+	if err != nil {
+		return err
+	}
+	ciphertext, err := encryptHere(public, row.Hash, canary[:])
 	if err != nil {
 		return err
 	}
@@ -222,9 +239,13 @@ func (x *explorer) oaep(t *keyType, k *hsm.Key, key handle, way *AlgorithmProfil
 		way.Problem = "decryption: " + problemOf(err)
 	}
 	if way.Private == InToken {
-		ciphertext[len(ciphertext)-1] ^= 1
-		_, err := x.engine.module.lib.decrypt(x.handle, key, oaep(row.Hash), ciphertext, make([]byte, len(ciphertext)))
-		learn(&x.f.badOAEP, err)
+		for _, bad := range damagedForms(ciphertext) {
+			if !belowModulus(public, bad) {
+				continue // no token is asked
+			}
+			_, err := x.engine.module.lib.decrypt(x.handle, key, oaep(row.Hash), bad, make([]byte, len(bad)))
+			learn(&x.f.badOAEP, err)
+		}
 	}
 	way.Public = InToken
 	if err := x.oaepInside(t, k, key, way); broken(err) {

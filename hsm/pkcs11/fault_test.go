@@ -138,7 +138,7 @@ func TestCallerWhoGoesAwayCostsNoSession(t *testing.T) {
 
 func TestHungUnwrapCostsOnlyItsOwnersShare(t *testing.T) {
 	e, shim := openWithShim(t, func(c *Config) {
-		c.MaxSessions, c.OwnerSessions, c.CallTimeout = 4, 2, 200*time.Millisecond
+		c.MaxSessions, c.OwnerSessions, c.CallTimeout = 4, 2, time.Second
 	})
 	var keys [2]*hsm.Key // one for each owner
 	for i := range keys {

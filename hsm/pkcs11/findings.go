@@ -65,12 +65,21 @@ func (f *findings) makes(spec keyspec.Spec, usage keyspec.Usage) error {
 	if !ok || k.Residency == Nowhere {
 		return fmt.Errorf("%w: %s keys for %s: %s", hsm.ErrUnsupported, spec, usage, k.Problem)
 	}
+	row, _ := keyspec.Lookup(spec)
+	if f.strict && !slices.ContainsFunc(row.Algorithms[usage], func(a keyspec.Algorithm) bool {
+		return f.ways[wayID{spec, a}].Private == InToken
+	}) {
+		return fmt.Errorf("%w: %s keys for %s are used outside the token in part, and the token's configuration is strict", hsm.ErrUnsupported, spec, usage)
+	}
 	return nil
 }
 
-// wraps tells whether a wrap mechanism brings keys of this kind back.
+// wraps tells whether a wrap mechanism brings keys of this kind back. One that no
+// domain key had at the start is given the benefit of the doubt: it refuses what
+// it cannot wrap.
 func (f *findings) wraps(mechanism uint, spec keyspec.Spec, usage keyspec.Usage) bool {
-	return f.wrapped[mechanism][keyID{spec, usage}]
+	kinds, explored := f.wrapped[mechanism]
+	return !explored || kinds[keyID{spec, usage}]
 }
 
 // way is how an algorithm's private or public step is done with a key.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"time"
 
 	"kmsgate/hsm"
 	"kmsgate/hsm/keyspec"
@@ -14,7 +15,7 @@ import (
 // made than there are sessions for them, clients sign, encrypt and make other
 // keys, resident ones too.
 func TestGenerationOfRSAKeysKeepsNobodyWaiting(t *testing.T) {
-	e := openWithKeys(t, func(c *Config) { c.MaxSessions = 4 })
+	e := openWithKeys(t, func(c *Config) { c.MaxSessions, c.QuiesceTimeout = 4, time.Minute }) // two keys are being made at the end
 	signer := makeKey(t, e, keyspec.ECCNISTP256, keyspec.SignVerify)
 	symmetric := makeKey(t, e, keyspec.SymmetricDefault, keyspec.EncryptDecrypt)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -31,16 +31,19 @@ func (e *Engine) Generate(ctx context.Context, on hsm.Call, k hsm.Key) (hsm.Key,
 	if k.Generation, err = e.newestGeneration(k.Store); err != nil {
 		return hsm.Key{}, err
 	}
-	k.Residency = e.residencyFor(&k)
-	unlock, err := e.lockCreation(ctx, &k, &t)
-	if err != nil {
-		return hsm.Key{}, err
+	if k.Residency = e.residencyFor(&k); k.Residency == hsm.Resident {
+		k.Blob = newResidentID()
 	}
-	defer unlock()
-	made := make(chan hsm.Key, 1)
+	made, again := make(chan hsm.Key, 1), false
 	w := work{mechanism: "generate", slow: t.isPair(), run: func(s *session, _ handle, _ [3][]byte) ([]byte, error) {
+		if again && k.Residency == hsm.Resident {
+			if err := s.destroyUnfinished(&t, &k); err != nil {
+				return nil, err
+			}
+		}
+		again = true
 		k := k
-		err := s.generateMaterial(&t, &k)
+		err := s.generateMaterial(ctx, &t, &k)
 		if err == nil {
 			made <- k
 		}
@@ -62,9 +65,10 @@ func (e *Engine) newestGeneration(store string) (int32, error) {
 
 // generateMaterial fills in k's outcome. A key that is to be wrapped exists in
 // the open nowhere but in the token, and there only for the length of this call.
-func (s *session) generateMaterial(t *keyType, k *hsm.Key) (err error) {
+// ctx is the caller's.
+func (s *session) generateMaterial(ctx context.Context, t *keyType, k *hsm.Key) (err error) {
 	if k.Residency == hsm.Resident {
-		return s.generateResident(t, k)
+		return s.generateResident(ctx, t, k)
 	}
 	making := t.template
 	making.may |= mayBeExtracted
@@ -212,7 +216,7 @@ func (s *session) opening(t *keyType, extra uint) template {
 // unwrap opens a blob under a domain key. ErrWrongMaterial if the blob is not
 // one that this domain key made.
 func (s *session) unwrap(domain *serviceKey, blob []byte, t template) (handle, error) {
-	if !s.engine.unwrapNeedsLength {
+	if !domain.needsLength {
 		t.valueLen = 0
 	}
 	key, err := s.engine.module.lib.unwrap(s.handle, domain.wrapMech, domain.handle, blob, t)

@@ -99,9 +99,32 @@ var signings = map[keyspec.Algorithm]signing{
 	keyspec.ECDSASHA256:          ecdsaSigning(),
 	keyspec.ECDSASHA384:          ecdsaSigning(),
 	keyspec.ECDSASHA512:          ecdsaSigning(),
-	keyspec.Ed25519SHA512:        {kind: mechEdDSA},
-	keyspec.Ed25519PHSHA512:      {kind: mechEdDSA, params: prehash},
+	keyspec.Ed25519SHA512:        {kind: mechEdDSA, decode: ed25519Form},
+	keyspec.Ed25519PHSHA512:      {kind: mechEdDSA, params: prehash, decode: ed25519Form},
 	keyspec.MLDSASHAKE256:        {kind: mechMLDSA, mu: mechMLDSAMu},
+}
+
+// ed25519Order is the order of Ed25519's base point, little-endian.
+var ed25519Order = [32]byte{
+	0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 31: 0x10,
+}
+
+// ed25519Form refuses signatures that are not 64 bytes or whose S is not below
+// the order (RFC 8032, section 5.1.7): adding the order to S makes another
+// signature of the same message, which not every token refuses.
+func ed25519Form(_ keyspec.Spec, sent []byte) ([]byte, error) {
+	if len(sent) != 64 {
+		return nil, der.ErrSignature
+	}
+	for i := 31; i >= 0; i-- {
+		if s := sent[32+i]; s != ed25519Order[i] {
+			if s < ed25519Order[i] {
+				return sent, nil
+			}
+			break
+		}
+	}
+	return nil, der.ErrSignature
 }
 
 // mechanism is the algorithm's mechanism with its parameters.

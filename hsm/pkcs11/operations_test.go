@@ -56,7 +56,7 @@ var uses = map[keyspec.Usage]func(t *testing.T, e *Engine, k *hsm.Key, a keyspec
 				sig, err := newSignature(k.Spec, a, as, message)
 				must(t, err)
 				if _, ok := public.Go(); ok {
-					must(t, sig.verifyHere(public, signature))
+					must(t, sig.verifyHere(public, sig.message, signature))
 				}
 			}
 			signature[len(signature)-1] ^= 1

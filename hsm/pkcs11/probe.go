@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/miekg/pkcs11"
 
 	"kmsgate/hsm"
+	"kmsgate/hsm/keyspec"
 )
 
 // defaultWrapMechanisms are tried in this order for new domain keys.
@@ -43,27 +45,31 @@ func (e *Engine) selfTest() (err error) {
 		return fmt.Errorf("self-test: %w", err)
 	}
 	e.findings.conclude(e)
+	if way := e.findings.ways[wayID{keyspec.HMAC256, keyspec.HMACSHA256}]; way.Private != InToken {
+		return fmt.Errorf("%w: no HMAC-SHA-256, which every store needs: %s", hsm.ErrUnsupported, way.Problem)
+	}
 	return nil
 }
 
 // chooseWrap finds the wrap mechanism for new domain keys.
 func (s *session) chooseWrap() error {
 	e := s.engine
+	var problems []string
 	for _, mechanism := range e.cfg.WrapMechanisms {
-		var problem error
-		for _, needsLength := range []bool{false, true} {
-			e.unwrapNeedsLength = needsLength
-			if problem = s.testWrap(mechanism); problem == nil {
-				e.wrapMech = mechanism
-				return nil
-			}
-			e.cfg.Logger.Debug("wrap mechanism does not serve", "mechanism", mechanismName(mechanism), "error", problem)
+		domain, err := s.testWrap(mechanism)
+		if err == nil {
+			e.wrapMech, e.unwrapNeedsLength = mechanism, domain.needsLength
+			return nil
+		}
+		if broken(err) {
+			return err
 		}
 		e.findings.profile.Wraps = append(e.findings.profile.Wraps, WrapProfile{
-			Mechanism: mechanismName(mechanism), Key: kindAES, Problem: problemOf(problem),
+			Mechanism: mechanismName(mechanism), Key: kindAES, Problem: problemOf(err),
 		})
+		problems = append(problems, mechanismName(mechanism)+": "+problemOf(err))
 	}
-	return fmt.Errorf("%w: no mechanism wraps and unwraps an AES key", hsm.ErrUnsupported)
+	return fmt.Errorf("%w: no mechanism wraps and unwraps an AES key, which every store needs: %s", hsm.ErrUnsupported, strings.Join(problems, "; "))
 }
 
 // wrapMechanisms are that of new domain keys and those of the ones there are.
@@ -161,29 +167,39 @@ func (s *session) testIV(key handle) error {
 }
 
 // testWrap sends an AES-256 key and, for mechanisms that promise to keep any
-// length, a 28-byte secret through the mechanism and back.
-func (s *session) testWrap(mechanism uint) (err error) {
-	lib := s.engine.module.lib
-	domain, err := lib.generate(s.handle, mechAESKeyGen, template{
+// length, a 28-byte secret through the mechanism and back. The scratch domain key
+// that it returns is gone already.
+func (s *session) testWrap(mechanism uint) (domain *serviceKey, err error) {
+	domain, err = s.scratchDomain(mechanism)
+	if err != nil {
+		return nil, err
+	}
+	defer s.destroyAfter(domain.handle, &err)
+	if err := s.testDomain(domain); err != nil || mechanism == mechAESKeyWrap {
+		return domain, err
+	}
+	return domain, s.testWrapLength(domain)
+}
+
+// scratchDomain makes a session key that wraps as a domain key would.
+func (s *session) scratchDomain(mechanism uint) (*serviceKey, error) {
+	key, err := s.engine.module.lib.generate(s.handle, mechAESKeyGen, template{
 		class: pkcs11.CKO_SECRET_KEY, keyType: pkcs11.CKK_AES, may: mayWrap, valueLen: 32,
 	})
+	return &serviceKey{row: hsm.ServiceKey{Kind: hsm.DomainKey}, handle: key, wrapMech: mechanism}, err
+}
+
+// testDomain sends an AES-256 key through a scratch domain key and back, and
+// learns what a damaged blob looks like.
+func (s *session) testDomain(domain *serviceKey) error {
+	check, err := s.proveDomain(domain, nil)
 	if err != nil {
 		return err
 	}
-	defer s.destroyAfter(domain, &err)
-	wrapping := &serviceKey{handle: domain, wrapMech: mechanism}
-	wrapping.row = hsm.ServiceKey{Kind: hsm.DomainKey}
-	check, err := s.proveDomain(wrapping, nil)
-	if err != nil {
+	if _, err := s.proveDomain(domain, check); err != nil {
 		return err
 	}
-	if _, err := s.proveDomain(wrapping, check); err != nil {
-		return err
-	}
-	if err := s.testDamagedBlob(wrapping, check); err != nil || mechanism == mechAESKeyWrap {
-		return err
-	}
-	return s.testWrapLength(wrapping)
+	return s.testDamagedBlob(domain, check)
 }
 
 // testDamagedBlob learns what C_UnwrapKey says of a damaged blob.
@@ -194,15 +210,14 @@ func (s *session) testDamagedBlob(domain *serviceKey, check []byte) error {
 	}
 	blob[0] ^= 1
 	t := keyTypeAES
-	if !s.engine.unwrapNeedsLength {
+	if !domain.needsLength {
 		t.valueLen = 0
 	}
 	_, err := s.engine.module.lib.unwrap(s.handle, domain.wrapMech, domain.handle, blob, t)
-	call, ok := errors.AsType[*callError](err)
-	if !ok {
+	if err == nil {
 		return fmt.Errorf("%w: a damaged blob is accepted", hsm.ErrUnsupported)
 	}
-	s.engine.damagedBlob = []returnCode{call.code}
+	learn(&s.engine.damagedBlob, err)
 	return nil
 }
 

@@ -112,6 +112,41 @@ func TestEveryChangedSignatureIsRefused(t *testing.T) {
 	stillServes(t, e, 1)
 }
 
+// TestEd25519SignaturesHaveOneForm: the order added to S gives what a lax verifier
+// takes for another signature of the same message.
+func TestEd25519SignaturesHaveOneForm(t *testing.T) {
+	e := openWithKeys(t, nil)
+	k := makeKey(t, e, keyspec.ECCNISTEdwards25519, keyspec.SignVerify)
+	good, err := e.Sign(t.Context(), client, k, keyspec.Ed25519SHA512, keyspec.Raw, []byte("message"))
+	must(t, err)
+	order, _ := new(big.Int).SetString("7237005577332262213973186563042994240857116359379907606001950938285454250989", 10)
+	little := func(n *big.Int) []byte {
+		b := n.FillBytes(make([]byte, 32))
+		slices.Reverse(b)
+		return b
+	}
+	s := bytes.Clone(good[32:])
+	slices.Reverse(s)
+	before := e.Stats().Misses
+	for name, s := range map[string]*big.Int{
+		"plus the order": new(big.Int).Add(new(big.Int).SetBytes(s), order), "the order": order,
+		"the largest number": new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 256), big.NewInt(1)),
+	} {
+		bad := append(bytes.Clone(good[:32]), little(s)...)
+		if err := e.Verify(t.Context(), client, k, keyspec.Ed25519SHA512, keyspec.Raw, []byte("message"), bad); !errors.Is(err, hsm.ErrInvalidSignature) {
+			t.Errorf("Verify with S %s = %v, want %v", name, err, hsm.ErrInvalidSignature)
+		}
+	}
+	if e.Stats().Misses != before {
+		t.Error("the public key was brought into service for signatures that cannot be valid")
+	}
+	below := append(bytes.Clone(good[:32]), little(new(big.Int).Sub(order, big.NewInt(1)))...)
+	if _, err := ed25519Form(k.Spec, below); err != nil {
+		t.Errorf("S one below the order is refused: %v", err)
+	}
+	must(t, e.Verify(t.Context(), client, k, keyspec.Ed25519SHA512, keyspec.Raw, []byte("message"), good))
+}
+
 // TestFailuresOfDecryptionLookAlike: whatever is wrong with a ciphertext, in the
 // token or outside, the answer is the same error and no byte.
 func TestFailuresOfDecryptionLookAlike(t *testing.T) {
@@ -209,6 +244,31 @@ func TestPublicKeyOfAnotherPairIsRefused(t *testing.T) {
 		must(t, ownSession(t, e).bind(&forged))
 		if err := e.Present(t.Context(), client, &forged); !errors.Is(err, hsm.ErrWrongMaterial) {
 			t.Errorf("Present of %s bound to another's public key = %v, want %v", spec, err, hsm.ErrWrongMaterial)
+		}
+	}
+}
+
+// TestEditedPublicKeyIsSaidSoWhateverIsAsked: no answer that a public key gives is
+// given before its row is verified.
+func TestEditedPublicKeyIsSaidSoWhateverIsAsked(t *testing.T) {
+	e := openWithKeys(t, nil)
+	k, other := makeKey(t, e, keyspec.RSA2048, keyspec.EncryptDecrypt), makeKey(t, e, keyspec.RSA2048, keyspec.EncryptDecrypt)
+	signs, otherSigns := makeKey(t, e, keyspec.RSA2048, keyspec.SignVerify), makeKey(t, e, keyspec.RSA2048, keyspec.SignVerify)
+	for name, public := range map[string][2][]byte{
+		"another's": {other.PublicKey, otherSigns.PublicKey}, "none": {}, "not DER": {[]byte("key"), []byte("key")},
+	} {
+		k, signs := cloneKey(k), cloneKey(signs)
+		k.PublicKey, signs.PublicKey = public[0], public[1]
+		for _, a := range []keyspec.Algorithm{keyspec.RSAESOAEPSHA1, keyspec.RSAESOAEPSHA256} {
+			if _, err := e.EncryptAsymmetric(t.Context(), client, &k, a, []byte("x")); !errors.Is(err, hsm.ErrBinding) {
+				t.Errorf("EncryptAsymmetric with %s and the public key %s = %v, want %v", a, name, err, hsm.ErrBinding)
+			}
+			if _, err := e.DecryptAsymmetric(t.Context(), client, &k, a, bytes.Repeat([]byte{0xff}, 256)); !errors.Is(err, hsm.ErrBinding) {
+				t.Errorf("DecryptAsymmetric with %s and the public key %s = %v, want %v", a, name, err, hsm.ErrBinding)
+			}
+		}
+		if err := e.Verify(t.Context(), client, &signs, keyspec.RSASSAPSSSHA256, keyspec.Raw, []byte("x"), make([]byte, 256)); !errors.Is(err, hsm.ErrBinding) {
+			t.Errorf("Verify with the public key %s = %v, want %v", name, err, hsm.ErrBinding)
 		}
 	}
 }

@@ -3,10 +3,9 @@ package pkcs11
 import (
 	"context"
 	"crypto/rand"
-	"encoding/binary"
 	"fmt"
 	"slices"
-	"strings"
+	"time"
 
 	"github.com/miekg/pkcs11"
 
@@ -32,31 +31,31 @@ func (e *Engine) residencyFor(k *hsm.Key) hsm.Residency {
 	return hsm.Wrapped
 }
 
-// lockCreation waits for the making of token objects, which some tokens get
-// wrong in parallel. RSA keys take too long for that: where the token can, they
-// are made as session objects and copied, and only the copy is made alone.
-func (e *Engine) lockCreation(ctx context.Context, k *hsm.Key, t *keyType) (unlock func(), err error) {
-	if k.Residency != hsm.Resident || t.template.keyType == pkcs11.CKK_RSA {
-		return func() {}, nil
-	}
-	return e.lockTokenObjects(ctx)
+// newResidentID is a CKA_ID that no object has.
+func newResidentID() []byte {
+	id := make([]byte, residentIDBytes)
+	rand.Read(id) // never fails
+	return id
 }
 
-// lockTokenObjects waits until nobody makes a token object.
-func (e *Engine) lockTokenObjects(ctx context.Context) (unlock func(), err error) {
+// alone runs f while nobody else makes a token object: some tokens get that
+// wrong in parallel. It is called on a session that has its turn already, so
+// that whoever waits here waits for one call and not for a queue.
+func (s *session) alone(f func() error) error {
+	timer := time.NewTimer(s.engine.cfg.CallTimeout)
+	defer timer.Stop()
 	select {
-	case e.creating <- struct{}{}:
-		return func() { <-e.creating }, nil
-	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: token objects are being made: %w", hsm.ErrBusy, context.Cause(ctx))
+	case s.engine.creating <- struct{}{}:
+		defer func() { <-s.engine.creating }()
+		return f()
+	case <-timer.C:
+		return fmt.Errorf("%w: token objects are being made", hsm.ErrBusy)
 	}
 }
 
-// generateResident makes a key that stays in the token. Each try has a CKA_ID of
-// its own, so that one whose outcome is unknown is never taken for another.
-func (s *session) generateResident(t *keyType, k *hsm.Key) (err error) {
-	k.Blob = make([]byte, residentIDBytes)
-	rand.Read(k.Blob) // never fails
+// generateResident makes a key that stays in the token, with the CKA_ID that k
+// has. One whose caller has gone is destroyed again: nobody will ever name it.
+func (s *session) generateResident(ctx context.Context, t *keyType, k *hsm.Key) (err error) {
 	key, err := s.makeResident(t, k)
 	if err != nil {
 		return err
@@ -69,46 +68,80 @@ func (s *session) generateResident(t *keyType, k *hsm.Key) (err error) {
 	if err := s.check(t, key, k); err != nil {
 		return err
 	}
-	return s.bind(k)
+	if err := s.bind(k); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return lateError(ctx)
+	}
+	return nil
 }
 
-func (s *session) makeResident(t *keyType, k *hsm.Key) (handle, error) {
+// destroyUnfinished destroys what a try before this one may have left in the
+// token. The CKA_ID was chosen for this one key, and no row has it yet.
+func (s *session) destroyUnfinished(t *keyType, k *hsm.Key) error {
+	found, err := s.engine.module.find(s.handle, residentObject(t, k))
+	if err != nil {
+		return err
+	}
+	for _, object := range found {
+		if err := s.engine.module.lib.destroy(s.handle, object); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeResident makes a key's object. Making RSA keys takes too long to keep
+// others from making theirs: where the token can, one is made as a session
+// object and copied, and only the copy is made alone.
+func (s *session) makeResident(t *keyType, k *hsm.Key) (key handle, err error) {
 	making := t.template
 	name := []valueAttr{{pkcs11.CKA_ID, k.Blob}, {pkcs11.CKA_LABEL, []byte(residentLabel + k.KeyID)}}
-	if t.template.keyType == pkcs11.CKK_RSA && s.engine.findings.copies {
-		key, err := s.make(t, making, k)
-		if err != nil {
-			return 0, err
-		}
-		made, err := s.copyAlone(key, name)
-		s.destroyAfter(key, &err)
-		return made, err
+	isRSA := t.template.keyType == pkcs11.CKK_RSA
+	if isRSA && s.engine.findings.copies {
+		return s.makeAndCopy(t, k, name)
 	}
 	making.may |= mayStay
 	making.more = append(slices.Clone(making.more), name...)
-	made, err := s.make(t, making, k)
-	if mayRefuseAttribute(err) { // see spareAttributes
-		making.may |= mayBeCopied
-		made, err = s.make(t, making, k)
+	do := func() error {
+		key, err = s.make(t, making, k)
+		if mayRefuseAttribute(err) { // see spareAttributes
+			making.may |= mayBeCopied
+			key, err = s.make(t, making, k)
+		}
+		return err
 	}
-	return made, err
+	if isRSA {
+		err = do()
+	} else {
+		err = s.alone(do)
+	}
+	return key, err
 }
 
-// copyAlone copies a session object to the token while nobody else makes an
-// object there.
-func (s *session) copyAlone(key handle, name []valueAttr) (handle, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), s.engine.cfg.CallTimeout)
-	defer cancel()
-	unlock, err := s.engine.lockTokenObjects(ctx)
+// makeAndCopy makes a key as a session object, and its copy in the token.
+func (s *session) makeAndCopy(t *keyType, k *hsm.Key, name []valueAttr) (made handle, err error) {
+	key, err := s.make(t, t.template, k)
 	if err != nil {
 		return 0, err
 	}
-	defer unlock()
-	return s.copyToToken(key, name)
+	defer func() {
+		s.destroyAfter(key, &err)
+		if err != nil && made != 0 {
+			s.destroyAfter(made, &err)
+		}
+	}()
+	err = s.alone(func() (err error) {
+		made, err = s.copyToToken(key, name)
+		return err
+	})
+	return made, err
 }
 
-// copyToToken copies a session object to the token, where it can be neither
-// changed nor copied.
+// copyToToken copies a session object to the token, where it cannot be changed.
+// CKA_COPYABLE is left as it is: SoftHSM does not take it here, and a copy is no
+// more extractable than its original.
 func (s *session) copyToToken(key handle, name []valueAttr) (handle, error) {
 	t := []*pkcs11.Attribute{attribute(pkcs11.CKA_TOKEN, true)}
 	for _, a := range name {
@@ -121,9 +154,7 @@ func (s *session) copyToToken(key handle, name []valueAttr) (handle, error) {
 
 // admitResident finds a resident key by its CKA_ID, never by its label.
 func (s *session) admitResident(t *keyType, k *hsm.Key, _ uint) (handle, error) {
-	found, err := s.engine.module.find(s.handle, []*pkcs11.Attribute{
-		attribute(pkcs11.CKA_CLASS, t.template.class), attribute(pkcs11.CKA_ID, k.Blob),
-	})
+	found, err := s.engine.module.find(s.handle, residentObject(t, k))
 	switch {
 	case err != nil:
 		return 0, err
@@ -149,120 +180,7 @@ func (s *session) admitResident(t *keyType, k *hsm.Key, _ uint) (handle, error) 
 	return found[0], nil
 }
 
-// Resident is a KMS key's object in the token.
-type Resident struct {
-	ID      []byte // CKA_ID
-	Label   string // "kms/" and the key's id
-	Class   string // CKO_SECRET_KEY or CKO_PRIVATE_KEY
-	KeyType string // as in [WrapProfile]
-}
-
-// residentClasses are the classes that a resident key may have.
-var residentClasses = map[uint]string{pkcs11.CKO_SECRET_KEY: "CKO_SECRET_KEY", pkcs11.CKO_PRIVATE_KEY: "CKO_PRIVATE_KEY"}
-
-// Residents calls f for every object in the token whose label is that of a KMS
-// key, until f returns an error. It takes a session for all of that time, and
-// searches through all objects of the token once for each class.
-func (e *Engine) Residents(ctx context.Context, on hsm.Call, f func(Resident) error) error {
-	for class := range residentClasses {
-		found := make(chan []Resident, 1)
-		w := work{mechanism: "residents", slow: true, run: func(s *session, _ handle, _ [3][]byte) ([]byte, error) {
-			residents, err := s.residents(class)
-			if err == nil {
-				found <- residents
-			}
-			return nil, err
-		}}
-		if _, err := e.do(ctx, on, nil, &w); err != nil {
-			return err
-		}
-		for _, r := range <-found {
-			if err := f(r); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (s *session) residents(class uint) (residents []Resident, err error) {
-	objects, err := s.engine.module.findAll(s.handle, []*pkcs11.Attribute{
-		attribute(pkcs11.CKA_CLASS, class), attribute(pkcs11.CKA_TOKEN, true),
-	})
-	if err != nil {
-		return nil, err
-	}
-	for _, o := range objects {
-		label, err := s.read(o, pkcs11.CKA_LABEL)
-		if err != nil {
-			return nil, err
-		}
-		if !strings.HasPrefix(string(label), residentLabel) {
-			continue
-		}
-		id, err := s.read(o, pkcs11.CKA_ID)
-		if err != nil {
-			return nil, err
-		}
-		kind, err := s.readUpTo(o, pkcs11.CKA_KEY_TYPE, ulongBytes)
-		if err != nil {
-			return nil, err
-		}
-		r := Resident{ID: id, Label: string(label), Class: residentClasses[class]}
-		if len(kind) == ulongBytes {
-			r.KeyType = kindNames[uint(binary.NativeEndian.Uint64(kind))]
-		}
-		residents = append(residents, r)
-	}
-	return residents, nil
-}
-
-// exercisePrefix is what the names of stores begin with whose keys may be
-// destroyed: those of a conformance run.
-const exercisePrefix = "exercise-"
-
-// DestroyResident destroys a resident key of a conformance run's store.
-func (e *Engine) DestroyResident(ctx context.Context, k *hsm.Key) error {
-	t, err := typeOf(k)
-	if err != nil {
-		return err
-	}
-	if !strings.HasPrefix(k.Store, exercisePrefix) || k.Residency != hsm.Resident {
-		return fmt.Errorf("%w: keys of store %s are not destroyed", hsm.ErrUnsupported, k.Store)
-	}
-	w := work{mechanism: "destroy", run: func(s *session, _ handle, _ [3][]byte) ([]byte, error) {
-		if err := s.verifyBinding(k); err != nil {
-			return nil, err
-		}
-		key, err := s.admitResident(&t, k, 0)
-		if err != nil {
-			return nil, err
-		}
-		return nil, s.engine.module.lib.destroy(s.handle, key)
-	}}
-	_, err = e.do(ctx, hsm.Call{Class: hsm.Background}, nil, &w)
-	return err
-}
-
-// DestroyServiceKeys destroys service keys of a conformance run's stores.
-func (e *Engine) DestroyServiceKeys(ctx context.Context, rows []hsm.ServiceKey) error {
-	e.serviceMu.Lock()
-	defer e.serviceMu.Unlock()
-	for _, row := range rows {
-		if !strings.HasPrefix(row.Store, exercisePrefix) {
-			return fmt.Errorf("%w: service keys of store %s are not destroyed", hsm.ErrUnsupported, row.Store)
-		}
-		w := work{mechanism: "destroy", run: func(s *session, _ handle, _ [3][]byte) ([]byte, error) {
-			key, err := s.locate(&row)
-			if err != nil || key == 0 {
-				return nil, err
-			}
-			return nil, s.engine.module.lib.destroy(s.handle, key)
-		}}
-		if _, err := e.do(ctx, hsm.Call{Class: hsm.Background}, nil, &w); err != nil {
-			return err
-		}
-		e.dropServiceKey(&row)
-	}
-	return nil
+// residentObject is what the object of a resident key is found by.
+func residentObject(t *keyType, k *hsm.Key) []*pkcs11.Attribute {
+	return []*pkcs11.Attribute{attribute(pkcs11.CKA_CLASS, t.template.class), attribute(pkcs11.CKA_ID, k.Blob)}
 }

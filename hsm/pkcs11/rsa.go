@@ -28,12 +28,19 @@ func (e *Engine) EncryptAsymmetric(ctx context.Context, on hsm.Call, k *hsm.Key,
 	if len(plaintext) > modulusBytes[k.Spec]-2*row.Hash.Size()-2 {
 		return nil, fmt.Errorf("%w: plaintext of %d bytes", hsm.ErrUnsupported, len(plaintext))
 	}
+	spec := k.Spec
 	w := work{mechanism: "oaep-encrypt", part: publicPart, in: [3][]byte{plaintext}}
 	w.run = func(s *session, key handle, in [3][]byte) ([]byte, error) {
-		if way == InToken {
-			return s.oaepEncrypt(key, k.Spec, row.Hash, in[0])
+		return s.oaepEncrypt(key, spec, row.Hash, in[0])
+	}
+	if way == InLibrary {
+		public, invalid := publicOf(k)
+		w.run = func(_ *session, _ handle, in [3][]byte) ([]byte, error) {
+			if invalid != nil { // and the row is verified by now
+				return nil, invalid
+			}
+			return encryptHere(public, row.Hash, in[0])
 		}
-		return encryptHere(k, row.Hash, in[0])
 	}
 	return e.do(ctx, on, k, &w)
 }
@@ -50,17 +57,12 @@ func (s *session) oaepEncrypt(key handle, spec keyspec.Spec, h crypto.Hash, plai
 	return out, nil
 }
 
-// encryptHere encrypts with Go's standard library, under the public key of a
-// row that has been verified.
-func encryptHere(k *hsm.Key, h crypto.Hash, plaintext []byte) ([]byte, error) {
-	public, err := publicOf(k)
-	if err != nil {
-		return nil, err
-	}
+// encryptHere encrypts with Go's standard library.
+func encryptHere(public *der.Public, h crypto.Hash, plaintext []byte) ([]byte, error) {
 	known, _ := public.Go()
 	key, ok := known.(*rsa.PublicKey)
 	if !ok {
-		return nil, fmt.Errorf("%w: encryption with %s", hsm.ErrUnsupported, k.Spec)
+		return nil, fmt.Errorf("%w: encryption with %s", hsm.ErrUnsupported, public.Spec)
 	}
 	out, err := rsa.EncryptOAEP(h.New(), rand.Reader, key, plaintext, nil)
 	if err != nil {
@@ -75,24 +77,28 @@ func (e *Engine) DecryptAsymmetric(ctx context.Context, on hsm.Call, k *hsm.Key,
 	if err != nil {
 		return nil, err
 	}
-	if !inModulus(k, ciphertext) {
+	if len(ciphertext) != modulusBytes[k.Spec] {
 		return nil, hsm.ErrInvalidCiphertext
 	}
 	row, _ := keyspec.LookupAlgorithm(a)
+	public, invalid := publicOf(k)
 	w := work{mechanism: "oaep-decrypt", in: [3][]byte{ciphertext}}
 	w.run = func(s *session, key handle, in [3][]byte) ([]byte, error) {
+		switch { // the row is verified by now
+		case invalid != nil:
+			return nil, invalid
+		case !belowModulus(public, in[0]):
+			return nil, hsm.ErrInvalidCiphertext
+		}
 		return s.oaepDecrypt(key, way, row.Hash, in[0])
 	}
 	return e.do(ctx, on, k, &w)
 }
 
-// inModulus tells whether a ciphertext has the length of the modulus and is
-// less than it (RFC 8017, section 5.1.2). The modulus need not be the right one:
-// the token judges again.
-func inModulus(k *hsm.Key, ciphertext []byte) bool {
-	public, err := publicOf(k)
-	return err == nil && len(ciphertext) == len(public.N) &&
-		new(big.Int).SetBytes(ciphertext).Cmp(new(big.Int).SetBytes(public.N)) < 0
+// belowModulus tells whether a ciphertext is less than the modulus (RFC 8017,
+// section 5.1.2).
+func belowModulus(public *der.Public, n []byte) bool {
+	return new(big.Int).SetBytes(n).Cmp(new(big.Int).SetBytes(public.N)) < 0
 }
 
 // oaepDecrypt decrypts in the token or, where it lacks the hash, has it do the
@@ -126,7 +132,11 @@ func (s *session) proveDecrypter(_ *keyType, key handle, k *hsm.Key) error {
 	if err != nil {
 		return err
 	}
-	ciphertext, err := encryptHere(k, h, canary[:])
+	public, err := publicOf(k)
+	if err != nil {
+		return err
+	}
+	ciphertext, err := encryptHere(public, h, canary[:])
 	if err != nil {
 		return err
 	}

@@ -23,9 +23,12 @@ type serviceID struct {
 
 // serviceKey is a service key in service.
 type serviceKey struct {
-	row      hsm.ServiceKey
-	handle   handle
-	wrapMech uint // of a domain key
+	row    hsm.ServiceKey
+	handle handle
+
+	// Of a domain key.
+	wrapMech    uint
+	needsLength bool // CKA_VALUE_LEN in templates of C_UnwrapKey
 }
 
 // serviceKeys is what is in service; it is replaced, never changed.
@@ -150,7 +153,7 @@ func (s *session) create(k *hsm.ServiceKey) (handle, error) {
 		attribute(pkcs11.CKA_PRIVATE, true),
 		attribute(pkcs11.CKA_SENSITIVE, true),
 		attribute(pkcs11.CKA_EXTRACTABLE, false),
-		attribute(pkcs11.CKA_LABEL, fmt.Sprintf("kmsgate/%s/%s/%d", k.Store, k.Kind, k.Generation)),
+		attribute(pkcs11.CKA_LABEL, serviceLabel(k)),
 		attribute(pkcs11.CKA_ID, k.ID),
 	}, kind.rest(s.engine)...)
 	// Last: SoftHSM refuses the attributes that come after MODIFIABLE.
@@ -182,6 +185,10 @@ func mayRefuseAttribute(err error) bool {
 	return ok && (call.code == pkcs11.CKR_GENERAL_ERROR || classOf(err, false) == classUnsupported)
 }
 
+func serviceLabel(k *hsm.ServiceKey) string {
+	return fmt.Sprintf("kmsgate/%s/%s/%d", k.Store, k.Kind, k.Generation)
+}
+
 func describe(k *hsm.ServiceKey) string {
 	return fmt.Sprintf("%s key, generation %d, of store %s", k.Kind, k.Generation, k.Store)
 }
@@ -201,7 +208,10 @@ func (s *session) bringIn(row hsm.ServiceKey, mayCreate bool) (*serviceKey, erro
 		if !mayCreate || row.CheckValue != nil {
 			return nil, fmt.Errorf("%w: the token has no %s (CKA_ID %x)", hsm.ErrUnavailable, describe(&row), row.ID)
 		}
-		if h, err = s.create(&row); err != nil {
+		if err := s.alone(func() (err error) {
+			h, err = s.create(&row)
+			return err
+		}); err != nil {
 			return nil, err
 		}
 	}
@@ -227,12 +237,27 @@ func (s *session) proveDomain(k *serviceKey, check []byte) (_ []byte, err error)
 		return nil, hsm.ErrWrongMaterial
 	}
 	k.wrapMech = domainMechanism(check)
-	key, err := s.unwrap(k, blob, keyTypeAES)
+	key, err := s.unwrapEitherWay(k, blob)
 	if err != nil {
 		return nil, err
 	}
 	defer s.destroyAfter(key, &err)
 	return check, s.checkCanary(key, made, serviceInput(&k.row))
+}
+
+// unwrapEitherWay unwraps the AES key of a domain key's check value, and finds
+// out whether this token and mechanism want to be told its length.
+func (s *session) unwrapEitherWay(k *serviceKey, blob []byte) (handle, error) {
+	key, err := s.unwrap(k, blob, keyTypeAES)
+	if err == nil || broken(err) {
+		return key, err
+	}
+	k.needsLength = !k.needsLength
+	if key, again := s.unwrap(k, blob, keyTypeAES); again == nil {
+		return key, nil
+	}
+	k.needsLength = !k.needsLength
+	return 0, err
 }
 
 func (s *session) makeDomainCheck(k *serviceKey) (check []byte, err error) {
@@ -334,13 +359,6 @@ func (e *Engine) LoadServiceKeys(ctx context.Context, rows []hsm.ServiceKey) err
 func (e *Engine) addServiceKeys(ctx context.Context, rows []hsm.ServiceKey, mayCreate bool) ([]hsm.ServiceKey, error) {
 	e.serviceMu.Lock()
 	defer e.serviceMu.Unlock()
-	if mayCreate {
-		unlock, err := e.lockTokenObjects(ctx)
-		if err != nil {
-			return nil, err
-		}
-		defer unlock()
-	}
 	filled := make([]hsm.ServiceKey, 0, len(rows))
 	for _, row := range rows {
 		made := make(chan *serviceKey, 1)

@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
+	"crypto/sha512"
 	"fmt"
 
 	"kmsgate/hsm"
@@ -103,16 +104,18 @@ func (e *Engine) Verify(ctx context.Context, on hsm.Call, k *hsm.Key, a keyspec.
 		return err
 	}
 	w := work{mechanism: "verify", part: publicPart, in: [3][]byte{sig.input, raw}}
-	if way == InToken {
-		w.run = func(s *session, key handle, in [3][]byte) ([]byte, error) {
-			return nil, s.verify(key, sig, in[0], in[1])
+	w.run = func(s *session, key handle, in [3][]byte) ([]byte, error) {
+		return nil, s.verify(key, sig, in[0], in[1])
+	}
+	if way == InLibrary {
+		public, invalid := publicOf(k)
+		w.in = [3][]byte{sig.message, signature}
+		w.run = func(_ *session, _ handle, in [3][]byte) ([]byte, error) {
+			if invalid != nil { // and the row is verified by now
+				return nil, invalid
+			}
+			return nil, sig.verifyHere(public, in[0], in[1])
 		}
-	} else {
-		public, err := publicOf(k)
-		if err != nil {
-			return err
-		}
-		w.run = func(*session, handle, [3][]byte) ([]byte, error) { return nil, sig.verifyHere(public, signature) }
 	}
 	_, err = e.do(ctx, on, k, &w)
 	return err
@@ -134,6 +137,18 @@ func (sig *signatureOf) rawForm(signature []byte) ([]byte, error) {
 	return signature, nil
 }
 
+// possible tells whether a token is asked about a signature in its form.
+func (sig *signatureOf) possible(raw []byte) bool {
+	sent, err := raw, error(nil)
+	if sig.encode != nil {
+		sent, err = sig.encode(sig.spec, raw)
+	}
+	if err == nil {
+		_, err = sig.rawForm(sent)
+	}
+	return err == nil
+}
+
 // verify verifies a signature in the token's form.
 func (s *session) verify(key handle, sig *signatureOf, input, raw []byte) error {
 	err := s.engine.module.lib.verify(s.handle, key, sig.mechanism(sig.row.Hash), input, raw)
@@ -144,7 +159,8 @@ func (s *session) verify(key handle, sig *signatureOf, input, raw []byte) error 
 }
 
 // verifyHere verifies a signature in AWS's form with Go's standard library.
-func (sig *signatureOf) verifyHere(public *der.Public, signature []byte) error {
+// message is that of sig, or a copy.
+func (sig *signatureOf) verifyHere(public *der.Public, message, signature []byte) error {
 	known, ok := public.Go()
 	if !ok {
 		return fmt.Errorf("%w: signatures of %s", hsm.ErrUnsupported, sig.spec)
@@ -153,14 +169,14 @@ func (sig *signatureOf) verifyHere(public *der.Public, signature []byte) error {
 	switch key := known.(type) {
 	case *rsa.PublicKey:
 		if sig.kind == mechRSAPSS {
-			valid = rsa.VerifyPSS(key, sig.row.Hash, sig.message, signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}) == nil
+			valid = rsa.VerifyPSS(key, sig.row.Hash, message, signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}) == nil
 		} else {
-			valid = rsa.VerifyPKCS1v15(key, sig.row.Hash, sig.message, signature) == nil
+			valid = rsa.VerifyPKCS1v15(key, sig.row.Hash, message, signature) == nil
 		}
 	case *ecdsa.PublicKey:
-		valid = ecdsa.VerifyASN1(key, sig.message, signature)
+		valid = ecdsa.VerifyASN1(key, message, signature)
 	case ed25519.PublicKey:
-		valid = sig.verifyEd25519(key, signature)
+		valid = verifyEd25519(key, sig.row.Algorithm, message, signature)
 	}
 	if !valid {
 		return hsm.ErrInvalidSignature
@@ -169,13 +185,12 @@ func (sig *signatureOf) verifyHere(public *der.Public, signature []byte) error {
 }
 
 // verifyEd25519 verifies Ed25519, or Ed25519ph of the message that AWS hashes.
-func (sig *signatureOf) verifyEd25519(key ed25519.PublicKey, signature []byte) bool {
-	if sig.row.Algorithm != keyspec.Ed25519PHSHA512 {
-		return ed25519.Verify(key, sig.message, signature)
+func verifyEd25519(key ed25519.PublicKey, a keyspec.Algorithm, message, signature []byte) bool {
+	if a != keyspec.Ed25519PHSHA512 {
+		return ed25519.Verify(key, message, signature)
 	}
-	h := crypto.SHA512.New()
-	h.Write(sig.message)
-	return ed25519.VerifyWithOptions(key, h.Sum(nil), signature, &ed25519.Options{Hash: crypto.SHA512}) == nil
+	digest := sha512.Sum512(message)
+	return ed25519.VerifyWithOptions(key, digest[:], signature, &ed25519.Options{Hash: crypto.SHA512}) == nil
 }
 
 // proveSigner has a private key sign, and verifies that with the row's public key.
@@ -213,7 +228,7 @@ func (s *session) verifyWith(t *keyType, k *hsm.Key, sig *signatureOf, signature
 		return err
 	}
 	if _, ok := public.Go(); ok {
-		return sig.verifyHere(public, signature)
+		return sig.verifyHere(public, sig.message, signature)
 	}
 	raw, err := sig.rawForm(signature)
 	if err != nil {

@@ -18,6 +18,7 @@ func (e *Engine) do(ctx context.Context, on hsm.Call, k *hsm.Key, w *work) ([]by
 	if w.slow {
 		timeout = e.cfg.GenerateTimeout
 	}
+	limit := e.cfg.Clock().Add(timeout)
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	if int(on.Class) >= classCount {
@@ -28,7 +29,7 @@ func (e *Engine) do(ctx context.Context, on hsm.Call, k *hsm.Key, w *work) ([]by
 		if ctx.Err() != nil {
 			return nil, lateError(ctx)
 		}
-		out, c, err := e.try(ctx, on, k, w)
+		out, c, err := e.try(ctx, on, k, w, limit)
 		if err == nil || c == classAnswer {
 			return out, err
 		}
@@ -47,8 +48,8 @@ func (e *Engine) do(ctx context.Context, on hsm.Call, k *hsm.Key, w *work) ([]by
 	}
 }
 
-// try runs the work once.
-func (e *Engine) try(ctx context.Context, on hsm.Call, k *hsm.Key, w *work) ([]byte, class, error) {
+// try runs the work once. limit is when the engine gives it up, whatever ctx allows.
+func (e *Engine) try(ctx context.Context, on hsm.Call, k *hsm.Key, w *work, limit time.Time) ([]byte, class, error) {
 	if err := e.admit(); err != nil {
 		return nil, classAnswer, err
 	}
@@ -80,8 +81,12 @@ func (e *Engine) try(ctx context.Context, on hsm.Call, k *hsm.Key, w *work) ([]b
 		return e.conclude(s, on.Class, o)
 	case <-ctx.Done():
 	}
-	if !expired(ctx) {
-		return nil, classAnswer, e.leaveBehind(ctx, s, on.Class)
+	patience := e.remaining(ctx)
+	if w.slow { // a caller in a hurry is no sign that the token hangs
+		patience = limit.Sub(e.cfg.Clock())
+	}
+	if !expired(ctx) || w.slow && patience > 0 {
+		return nil, classAnswer, e.leaveBehind(ctx, s, on.Class, patience)
 	}
 	if !s.abandon() {
 		return e.conclude(s, on.Class, <-s.done)
@@ -120,10 +125,10 @@ func (e *Engine) settle(s *session, on hsm.Class, c class) {
 	e.pool.discard(s, on)
 }
 
-// leaveBehind lets a call run on whose caller went away before its deadline:
-// clients that hang up must not cost sessions. Its result is thrown away.
-func (e *Engine) leaveBehind(ctx context.Context, s *session, on hsm.Class) error {
-	patience := e.remaining(ctx)
+// leaveBehind lets a call run on, as long as patience lasts, whose caller went
+// away before the deadline: clients that hang up must not cost sessions. Its
+// result is thrown away, and it keeps its place until it returns.
+func (e *Engine) leaveBehind(ctx context.Context, s *session, on hsm.Class, patience time.Duration) error {
 	wait := func() {
 		timer := time.NewTimer(patience)
 		defer timer.Stop()
