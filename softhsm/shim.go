@@ -30,6 +30,7 @@ const (
 	Encrypt         Function = 30
 	Decrypt         Function = 34
 	Sign            Function = 43
+	VerifyInit      Function = 48
 	GenerateKey     Function = 58
 	GenerateKeyPair Function = 59
 	WrapKey         Function = 60

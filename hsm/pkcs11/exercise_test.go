@@ -60,7 +60,9 @@ const exerciseHandles = 8
 func exercise(t *testing.T, cfg Config, change func(*hsmtest.Fixture)) (parts, lacking []string) {
 	t.Helper()
 	cfg.MaxHandles, cfg.OwnerSessions = exerciseHandles, 2
-	e := open(t, cfg)
+	e, err := Open(t.Context(), cfg)
+	must(t, err)
+	t.Cleanup(func() { must(t, e.Close()) })
 	var rows []hsm.ServiceKey
 	add := func(ctx context.Context, store string, generation int32) error {
 		made, err := e.CreateServiceKeys(ctx, serviceKeyRows(store, generation))

@@ -1,11 +1,14 @@
 package pkcs11
 
 import (
+	"errors"
 	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/miekg/pkcs11"
 
+	"kmsgate/hsm"
 	"kmsgate/hsm/keyspec"
 	"kmsgate/softhsm"
 )
@@ -65,6 +68,38 @@ func TestProbeOfASecondKindOfToken(t *testing.T) {
 	if diff := cmp.Diff(notOnNSS, none); diff != "" {
 		t.Errorf("specs that NSS lacks (-want +got):\n%s", diff)
 	}
+}
+
+// TestTokenWithoutACodeForBadSignatures: NSS returns what an earlier failure has
+// left behind. One such answer is asked for again, two mean that the signature is
+// not valid, and none of them costs the token's service.
+func TestTokenWithoutACodeForBadSignatures(t *testing.T) {
+	e, shim := openWithShim(t, nil)
+	k := makeKey(t, e, keyspec.ECCNISTP256, keyspec.SignVerify)
+	message := []byte("message")
+	signature, err := e.Sign(t.Context(), client, k, keyspec.ECDSASHA256, keyspec.Raw, message)
+	must(t, err)
+	verify := func() error {
+		return e.Verify(t.Context(), client, k, keyspec.ECDSASHA256, keyspec.Raw, message, signature)
+	}
+	must(t, verify())
+	for name, code := range map[string]uint{"CKR_DEVICE_ERROR": pkcs11.CKR_DEVICE_ERROR, "CKR_ARGUMENTS_BAD": pkcs11.CKR_ARGUMENTS_BAD} {
+		for times, want := range map[uint64]error{1: nil, 2: hsm.ErrInvalidSignature} {
+			shim.Fail(softhsm.VerifyInit, code, times)
+			if err := verify(); !errors.Is(err, want) {
+				t.Errorf("Verify where the token says %s, %d times = %v, want %v", name, times, err, want)
+			}
+			must(t, verify())
+		}
+	}
+	// A token that is in trouble is not taken at its word.
+	shim.Fail(softhsm.VerifyInit, pkcs11.CKR_DEVICE_ERROR, 2)
+	shim.Fail(softhsm.GenerateRandom, pkcs11.CKR_DEVICE_ERROR, 1)
+	if err := verify(); !errors.Is(err, hsm.ErrUnavailable) {
+		t.Errorf("Verify by a token in trouble = %v, want %v", err, hsm.ErrUnavailable)
+	}
+	encryptWorks(t, e, generate(t, e, "afterwards"))
+	must(t, verify())
 }
 
 // wantTrials wants exactly some trials to fail, for their reasons.

@@ -7,6 +7,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rsa"
 	"crypto/sha512"
+	"errors"
 	"fmt"
 
 	"kmsgate/hsm"
@@ -151,11 +152,33 @@ func (sig *signatureOf) possible(raw []byte) bool {
 
 // verify verifies a signature in the token's form.
 func (s *session) verify(key handle, sig *signatureOf, input, raw []byte) error {
+	err := s.verifyOnce(key, sig, input, raw)
+	if !undecided(err) {
+		return err
+	}
+	// NSS has no code for a well-formed signature of something else, and returns
+	// what an earlier failure has left: a token that says no twice has said no, if
+	// its session works.
+	err = s.verifyOnce(key, sig, input, raw)
+	if call, ok := errors.AsType[*callError](err); ok && undecided(err) {
+		return s.judge(err, []returnCode{call.code}, hsm.ErrInvalidSignature)
+	}
+	return err
+}
+
+func (s *session) verifyOnce(key handle, sig *signatureOf, input, raw []byte) error {
 	err := s.engine.module.lib.verify(s.handle, key, sig.mechanism(sig.row.Hash), input, raw)
 	if err != nil {
 		return s.judge(err, s.engine.findings.badSignature, hsm.ErrInvalidSignature)
 	}
 	return nil
+}
+
+// undecided tells whether an error of C_Verify may be about the signature or about
+// the token.
+func undecided(err error) bool {
+	c := classOf(err, true)
+	return c == classDevice || c == classUnsupported
 }
 
 // verifyHere verifies a signature in AWS's form with Go's standard library.
