@@ -17,9 +17,9 @@ new HSM before anything else: with -module it needs neither a configuration nor 
 database. It uses objects of its own and leaves none.
 
 -exercise runs the conformance suite besides, on keys of two throw-away key stores
-that are destroyed at the end. What the token has no mechanism for is printed as
-lacking. The exit code is 1 if the token cannot serve symmetric keys, or if a part
-of the suite fails.`
+that are destroyed at the end, also after Ctrl-C. What the token has no mechanism
+for is printed as lacking. The exit code is 1 if the token cannot serve symmetric
+keys, or if a part of the suite fails.`
 
 // probeOptions are the flags of hsm probe.
 type probeOptions struct {
@@ -27,12 +27,13 @@ type probeOptions struct {
 	strict        bool
 	json          bool
 	exercise      bool
+	sessions      int
 	engine        pkcs11.Config
 	pinFile       string
 }
 
 func runHSMProbe(ctx context.Context, p *program, args []string) error {
-	set := p.flags("hsm probe (-config FILE [-token NAME] | -module PATH (-label L | -serial S) -pin-file F) [-strict] [-json] [-exercise]", hsmProbeUsage)
+	set := p.flags("hsm probe (-config FILE [-token NAME] | -module PATH (-label L | -serial S) -pin-file F [-init-arguments S]) [-strict] [-json] [-sessions N] [-exercise]", hsmProbeUsage)
 	var o probeOptions
 	set.StringVar(&o.config, "config", "", "configuration `file`")
 	set.StringVar(&o.token, "token", "", "`name` of the one configured token; it may be left out if there is one")
@@ -43,6 +44,7 @@ func runHSMProbe(ctx context.Context, p *program, args []string) error {
 	set.StringVar(&o.pinFile, "pin-file", "", "`file` with the PIN alone")
 	set.BoolVar(&o.strict, "strict", false, "say what a strict configuration would refuse")
 	set.BoolVar(&o.json, "json", false, "print the profile as JSON")
+	set.IntVar(&o.sessions, "sessions", 256, "how many sessions to open at once, at most")
 	set.BoolVar(&o.exercise, "exercise", false, "run the conformance suite")
 	if err := p.parse(set, args); err != nil {
 		return err
@@ -80,6 +82,8 @@ func (o *probeOptions) check() error {
 		return usagef("-config or -module is missing: the configuration file, or the path of the PKCS#11 library")
 	case o.config == "" && (!named || o.pinFile == ""):
 		return usagef("-module: give -label or -serial of the token, and -pin-file, too")
+	case o.sessions < 1:
+		return usagef("-sessions: at least 1")
 	case o.exercise && o.json:
 		return usagef("-exercise and -json do not go together")
 	}
@@ -94,11 +98,11 @@ func (p *program) probeToken(ctx context.Context, o probeOptions) (err error) {
 	}
 	engine, err := pkcs11.Open(ctx, o.engine)
 	if err != nil {
-		return fmt.Errorf("the token cannot serve: %w%s", err, advice(err))
+		return errors.Join(fmt.Errorf("the token cannot serve: %w%s", err, advice(err)), p.describe(o))
 	}
 	defer func() { err = errors.Join(err, engine.Close()) }()
 	fmt.Fprintln(p.stderr, "probe: looking at the token")
-	profile, err := engine.Probe(ctx)
+	profile, err := engine.Probe(ctx, o.sessions)
 	if err != nil {
 		return err
 	}
@@ -112,6 +116,15 @@ func (p *program) probeToken(ctx context.Context, o probeOptions) (err error) {
 		return nil
 	}
 	return p.exercise(ctx, engine)
+}
+
+// describe prints what can be said of a token that does not serve, if anything
+// can; what is wrong was said already.
+func (p *program) describe(o probeOptions) error {
+	if profile, err := pkcs11.Describe(o.engine); err == nil {
+		return p.printProfile(&profile, o)
+	}
+	return nil
 }
 
 func (p *program) printProfile(profile *pkcs11.Profile, o probeOptions) error {

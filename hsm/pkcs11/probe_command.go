@@ -3,6 +3,7 @@ package pkcs11
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -12,20 +13,19 @@ import (
 	"kmsgate/hsm"
 )
 
-// probeSessions is how many sessions Probe opens at once at most.
-const probeSessions = 256
-
 // prober looks closer at a token than the engine does when it opens it.
 type prober struct {
 	*session
-	profile Profile
+	profile  Profile
+	sessions int // to be opened at once
 }
 
 // Probe is the profile with all that takes longer than a start may: what the
 // library and the token say of themselves, ways for keys to get in, which
-// promises of attributes are kept, what a search costs, and how many sessions
-// there are. It uses objects of its own, which end with its session.
-func (e *Engine) Probe(ctx context.Context) (Profile, error) {
+// promises of attributes are kept, what a search costs, and whether so many
+// sessions can be open at once. It uses objects of its own, which end with its
+// session.
+func (e *Engine) Probe(ctx context.Context, sessions int) (Profile, error) {
 	found := make(chan Profile, 1)
 	w := work{mechanism: "probe", slow: true, run: func(s *session, _ handle, _ [3][]byte) (_ []byte, err error) {
 		h, err := e.module.openSession(e.slot)
@@ -37,7 +37,7 @@ func (e *Engine) Probe(ctx context.Context) (Profile, error) {
 				err = e
 			}
 		}()
-		p := &prober{session: &session{engine: e, handle: h, epoch: s.epoch}, profile: e.Profile()}
+		p := &prober{session: &session{engine: e, handle: h, epoch: s.epoch}, profile: e.Profile(), sessions: sessions}
 		if err := p.probe(); err != nil {
 			return nil, err
 		}
@@ -51,12 +51,42 @@ func (e *Engine) Probe(ctx context.Context) (Profile, error) {
 }
 
 func (p *prober) probe() error {
-	for _, step := range []func() error{p.identity, p.mechanisms, p.emptyIV, p.imports, p.enforcement, p.searches, p.sessions} {
+	for _, step := range []func() error{p.identity, p.mechanisms, p.emptyIV, p.imports, p.enforcement, p.searches, p.ceiling} {
 		if err := step(); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// Describe is what the library and the token say of themselves, without a login:
+// all that can be said of a token that [Open] refuses. It initialises and
+// finalises the module, so no engine may use it in this process.
+func Describe(cfg Config) (profile Profile, err error) {
+	if err := cfg.normalize(); err != nil {
+		return Profile{}, err
+	}
+	e := &Engine{cfg: cfg}
+	if e.module, err = loadModule(cfg.Module, cfg.InitArguments); err != nil {
+		return Profile{}, err
+	}
+	defer e.module.unload()
+	if err := e.module.initialize(); err != nil {
+		return Profile{}, answer(err)
+	}
+	defer func() {
+		if e := e.module.finalize(); err == nil {
+			err = answer(e)
+		}
+	}()
+	if e.slot, _, err = e.module.findSlot(cfg.Label, cfg.Serial); err != nil {
+		return Profile{}, err
+	}
+	p := &prober{session: &session{engine: e}}
+	if err = p.identity(); err == nil {
+		err = p.mechanisms()
+	}
+	return p.profile, answer(err)
 }
 
 func version(v pkcs11.Version) string { return fmt.Sprintf("%d.%d", v.Major, v.Minor) }
@@ -123,7 +153,7 @@ func (p *prober) mechanisms() error {
 }
 
 // emptyIV is what the token makes of AES-GCM without an IV.
-func (p *prober) emptyIV() error {
+func (p *prober) emptyIV() (err error) {
 	lib := p.engine.module.lib
 	key, err := lib.generate(p.handle, mechAESKeyGen, keyTypeAES)
 	if err != nil {
@@ -173,8 +203,8 @@ func (p *prober) searches() error {
 	return nil
 }
 
-// sessions opens sessions until the token refuses or there are enough.
-func (p *prober) sessions() (err error) {
+// ceiling opens sessions until the token refuses or there are enough.
+func (p *prober) ceiling() (err error) {
 	m := p.engine.module
 	info, err := m.tokenInfo(p.engine.slot)
 	if err != nil {
@@ -192,7 +222,7 @@ func (p *prober) sessions() (err error) {
 			}
 		}
 	}()
-	for len(opened) < probeSessions {
+	for len(opened) < p.sessions {
 		h, err := m.openSession(p.engine.slot)
 		if err != nil {
 			found.Refused = true
@@ -214,6 +244,9 @@ func (p *prober) try(trials *[]Trial, what string, do func() error) error {
 	t := Trial{What: what, Works: err == nil}
 	if err != nil {
 		t.Problem = problemOf(err)
+	}
+	if _, t.Danger = errors.AsType[brokenPromise](err); t.Danger {
+		t.Problem = err.Error()
 	}
 	*trials = append(*trials, t)
 	return nil

@@ -6,50 +6,67 @@ import (
 	"github.com/miekg/pkcs11"
 )
 
-// errNotEnforced: the token did what its attributes forbid.
-var errNotEnforced = errors.New("the token does not keep this promise")
+// brokenPromise is a token that does what an attribute forbids, and what that means.
+type brokenPromise string
+
+func (b brokenPromise) Error() string { return string(b) }
+
+var errNotKnown = errors.New("the token does not know the attribute")
 
 var yes, no = []byte{1}, []byte{0}
 
+// What it means that a promise is not kept.
+const (
+	keysGetOut     = "who has the PIN can take keys out of this token"
+	keysDoMore     = "who has the PIN can use keys for what they are not for"
+	keysAreChanged = "who has the PIN can change keys that are in use"
+)
+
 // enforcementTrials do what an attribute forbids. One that succeeds is a danger.
 var enforcementTrials = []struct {
-	what string
-	may  uint // of the AES key that is tried
-	more []valueAttr
-	do   func(p *prober, key handle) error
+	what  string
+	means string // if it is not kept
+	may   uint   // of the AES key that is tried
+	more  []valueAttr
+	do    func(p *prober, key handle) error
 }{
-	{"CKA_SENSITIVE: no value is read", mayEncrypt, nil, func(p *prober, key handle) error {
+	{"CKA_SENSITIVE: no value is read", keysGetOut, mayEncrypt, nil, func(p *prober, key handle) error {
 		_, err := p.engine.module.lib.attribute(p.handle, key, pkcs11.CKA_VALUE, make([]byte, 32))
 		return err
 	}},
-	{"CKA_SENSITIVE: it cannot be taken back", mayEncrypt, nil, func(p *prober, key handle) error {
+	{"CKA_SENSITIVE: it cannot be taken back", keysGetOut, mayEncrypt, nil, func(p *prober, key handle) error {
 		return p.setAttribute(key, pkcs11.CKA_SENSITIVE, false)
 	}},
-	{"CKA_EXTRACTABLE: a key that is not cannot be wrapped", mayEncrypt, nil, (*prober).wrapUnderDomain},
-	{"CKA_EXTRACTABLE: it cannot be given", mayEncrypt, nil, func(p *prober, key handle) error {
+	{"CKA_EXTRACTABLE: a key that is not cannot be wrapped", keysGetOut, mayEncrypt, nil, (*prober).wrapUnderDomain},
+	{"CKA_EXTRACTABLE: it cannot be given", keysGetOut, mayEncrypt, nil, func(p *prober, key handle) error {
 		return p.setAttribute(key, pkcs11.CKA_EXTRACTABLE, true)
 	}},
-	{"CKA_EXTRACTABLE: a copy cannot have it either", mayEncrypt, nil, func(p *prober, key handle) error {
+	{"CKA_EXTRACTABLE: a copy cannot have it either", keysGetOut, mayEncrypt, nil, func(p *prober, key handle) error {
 		return p.copyWith(key, attribute(pkcs11.CKA_EXTRACTABLE, true))
 	}},
-	{"CKA_ENCRYPT: a key without it does not encrypt", maySign, nil, (*prober).encryptOnce},
+	{"CKA_ENCRYPT: a key without it does not encrypt", keysDoMore, maySign, nil, (*prober).encryptOnce},
+	{"CKA_WRAP: a key without it does not wrap", keysGetOut, mayEncrypt, nil, (*prober).wrapUnder},
 	{
-		"CKA_ALLOWED_MECHANISMS: another mechanism is refused", mayEncrypt,
-		[]valueAttr{{pkcs11.CKA_ALLOWED_MECHANISMS, ulongs(pkcs11.CKM_AES_CBC)}},
-		(*prober).encryptOnce,
+		"CKA_ALLOWED_MECHANISMS: another mechanism is refused", keysDoMore, mayEncrypt,
+		[]valueAttr{{pkcs11.CKA_ALLOWED_MECHANISMS, ulongs(pkcs11.CKM_AES_CBC)}}, (*prober).encryptOnce,
 	},
 	{
-		"CKA_WRAP_WITH_TRUSTED: only a trusted key wraps it", mayEncrypt | mayBeExtracted,
-		[]valueAttr{{pkcs11.CKA_WRAP_WITH_TRUSTED, yes}},
-		(*prober).wrapUnderDomain,
+		"CKA_WRAP_WITH_TRUSTED: only a trusted key wraps it", keysGetOut, mayEncrypt | mayBeExtracted,
+		[]valueAttr{{pkcs11.CKA_WRAP_WITH_TRUSTED, yes}}, (*prober).wrapUnderDomain,
 	},
-	{"CKA_MODIFIABLE: nothing is changed without it", mayEncrypt, []valueAttr{{pkcs11.CKA_MODIFIABLE, no}}, func(p *prober, key handle) error {
-		return p.setAttribute(key, pkcs11.CKA_LABEL, "changed")
-	}},
-	{"CKA_COPYABLE: no copy is made without it", mayEncrypt, []valueAttr{{pkcs11.CKA_COPYABLE, no}}, func(p *prober, key handle) error {
-		return p.copyWith(key, attribute(pkcs11.CKA_LABEL, "copy"))
-	}},
-	{"CKA_UNWRAP_TEMPLATE: what it demands cannot be left out", mayEncrypt | mayBeExtracted, nil, (*prober).unwrapOpenly},
+	{
+		"CKA_MODIFIABLE: nothing is changed without it", keysAreChanged, mayEncrypt,
+		[]valueAttr{{pkcs11.CKA_MODIFIABLE, no}}, func(p *prober, key handle) error {
+			return p.setAttribute(key, pkcs11.CKA_LABEL, "changed")
+		},
+	},
+	{
+		"CKA_COPYABLE: no copy is made without it", keysAreChanged, mayEncrypt,
+		[]valueAttr{{pkcs11.CKA_COPYABLE, no}}, func(p *prober, key handle) error {
+			return p.copyWith(key, attribute(pkcs11.CKA_LABEL, "copy"))
+		},
+	},
+	{"CKA_UNWRAP_TEMPLATE: what it demands cannot be left out", keysGetOut, mayEncrypt | mayBeExtracted, nil, (*prober).unwrapOpenly},
 }
 
 func (p *prober) enforcement() error {
@@ -64,7 +81,7 @@ func (p *prober) enforcement() error {
 			defer p.destroyAfter(key, &err)
 			refused := t.do(p, key)
 			if refused == nil {
-				return errNotEnforced
+				return brokenPromise(t.means)
 			}
 			if broken(refused) || errors.Is(refused, errNotKnown) {
 				return refused
@@ -114,6 +131,19 @@ func (p *prober) wrapUnderDomain(key handle) (err error) {
 	return err
 }
 
+// wrapUnder wraps another key under one that is not for that.
+func (p *prober) wrapUnder(wrapping handle) (err error) {
+	making := keyTypeAES
+	making.may |= mayBeExtracted
+	key, err := p.engine.module.lib.generate(p.handle, mechAESKeyGen, making)
+	if err != nil {
+		return err
+	}
+	defer p.destroyAfter(key, &err)
+	_, err = p.engine.module.lib.wrap(p.handle, p.engine.wrapMech, wrapping, key, make([]byte, maxBlobBytes))
+	return err
+}
+
 // unwrapOpenly asks for a key that can be read, of a domain key whose template
 // demands SENSITIVE. A token that makes it sensitive nevertheless keeps its word.
 func (p *prober) unwrapOpenly(key handle) (err error) {
@@ -140,5 +170,3 @@ func (p *prober) unwrapOpenly(key handle) (err error) {
 	_, err = lib.attribute(p.handle, open, pkcs11.CKA_VALUE, make([]byte, 32))
 	return err
 }
-
-var errNotKnown = errors.New("the token does not know the attribute")

@@ -2,10 +2,14 @@ package pkcs11
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"slices"
@@ -33,23 +37,24 @@ var importTrials = []struct {
 		return p.importValue(keyspec.ECCNISTEdwards25519, keyspec.SignVerify)
 	}},
 	{"AES key wrapped outside (RFC 3394) by C_UnwrapKey with CKM_AES_KEY_WRAP", func(p *prober) error {
-		return p.unwrapMade(mechAESKeyWrap, []byte{0xa6, 0xa6, 0xa6, 0xa6, 0xa6, 0xa6, 0xa6, 0xa6})
+		return p.unwrapMade(mechAESKeyWrap, wrapPlain)
 	}},
 	{"AES key wrapped outside (RFC 5649) by C_UnwrapKey with CKM_AES_KEY_WRAP_PAD", func(p *prober) error {
-		return p.unwrapMade(mechAESKeyWrapPad, []byte{0xa6, 0x59, 0x59, 0xa6, 0, 0, 0, 32})
+		return p.unwrapMade(mechAESKeyWrapPad, wrapPadded)
 	}},
 	{"AES key wrapped outside (RFC 5649) by C_UnwrapKey with CKM_AES_KEY_WRAP_KWP", func(p *prober) error {
-		return p.unwrapMade(mechAESKeyWrapKWP, []byte{0xa6, 0x59, 0x59, 0xa6, 0, 0, 0, 32})
+		return p.unwrapMade(mechAESKeyWrapKWP, wrapPadded)
 	}},
-	{"AES key under RSA by C_UnwrapKey with CKM_RSA_PKCS_OAEP, SHA-1", func(p *prober) error { return p.unwrapOAEP(keyspec.RSAESOAEPSHA1) }},
-	{"AES key under RSA by C_UnwrapKey with CKM_RSA_PKCS_OAEP, SHA-256", func(p *prober) error { return p.unwrapOAEP(keyspec.RSAESOAEPSHA256) }},
-	{"private key under AES under RSA by CKM_RSA_AES_KEY_WRAP", func(p *prober) error {
-		info, err := p.engine.module.mechanismInfo(p.engine.slot, pkcs11.CKM_RSA_AES_KEY_WRAP)
-		if err == nil && info.Flags&pkcs11.CKF_UNWRAP == 0 {
-			err = errors.New("it is listed, but not for unwrapping")
-		}
-		return err
+	{"EC private key wrapped outside (RFC 5649) by C_UnwrapKey with CKM_AES_KEY_WRAP_PAD", func(p *prober) error {
+		return p.unwrapPrivate(mechAESKeyWrapPad)
 	}},
+	{"EC private key wrapped outside (RFC 5649) by C_UnwrapKey with CKM_AES_KEY_WRAP_KWP", func(p *prober) error {
+		return p.unwrapPrivate(mechAESKeyWrapKWP)
+	}},
+	{"AES key under RSA by C_UnwrapKey with CKM_RSA_PKCS_OAEP, SHA-1", func(p *prober) error { return p.unwrapOAEP(crypto.SHA1) }},
+	{"AES key under RSA by C_UnwrapKey with CKM_RSA_PKCS_OAEP, SHA-256", func(p *prober) error { return p.unwrapOAEP(crypto.SHA256) }},
+	{"AES key under AES under RSA by C_UnwrapKey with CKM_RSA_AES_KEY_WRAP, SHA-1", func(p *prober) error { return p.unwrapHybrid(crypto.SHA1) }},
+	{"AES key under AES under RSA by C_UnwrapKey with CKM_RSA_AES_KEY_WRAP, SHA-256", func(p *prober) error { return p.unwrapHybrid(crypto.SHA256) }},
 }
 
 func (p *prober) imports() error {
@@ -142,33 +147,87 @@ func (p *prober) importRSAKey(may uint, do func(key handle, k *hsm.Key) error) (
 	return do(key, &k)
 }
 
-// unwrapMade brings the known key in, wrapped here under a key that is known too.
-func (p *prober) unwrapMade(mechanism uint, initial []byte) (err error) {
-	outer := bytes.Repeat([]byte{0x42}, 32)
+// outerKey is the value of the key that others are wrapped under.
+var outerKey = [32]byte([]byte("kmsgate: everybody knows it, too"))
+
+// withOuter brings the outer key in and does something with it.
+func (p *prober) withOuter(do func(wrapping handle) error) (err error) {
 	t := template{
 		class: pkcs11.CKO_SECRET_KEY, keyType: pkcs11.CKK_AES, may: mayWrap,
-		more: []valueAttr{{pkcs11.CKA_VALUE, outer}},
+		more: []valueAttr{{pkcs11.CKA_VALUE, outerKey[:]}},
 	}
-	lib := p.engine.module.lib
-	wrapping, err := lib.create(p.handle, t)
+	wrapping, err := p.engine.module.lib.create(p.handle, t)
 	if err != nil {
 		return err
 	}
 	defer p.destroyAfter(wrapping, &err)
-	blob, err := keyWrap(outer, initial, knownKey[:])
+	return do(wrapping)
+}
+
+// unwrapMade brings the known key in, wrapped here under a key that is known too.
+func (p *prober) unwrapMade(mechanism uint, wrap func(key, secret []byte) ([]byte, error)) error {
+	return p.withOuter(func(wrapping handle) (err error) {
+		blob, err := wrap(outerKey[:], knownKey[:])
+		if err != nil {
+			return err
+		}
+		opening := keyTypeAES
+		if !p.engine.unwrapNeedsLength {
+			opening.valueLen = 0
+		}
+		key, err := p.engine.module.lib.unwrap(p.handle, mechanism, wrapping, blob, opening)
+		if err != nil {
+			return err
+		}
+		defer p.destroyAfter(key, &err)
+		return p.isKnown(key)
+	})
+}
+
+// unwrapPrivate brings a private key in, as PKCS#8 wrapped here, and verifies with
+// its public key what it signs.
+func (p *prober) unwrapPrivate(mechanism uint) error {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
 	}
-	opening := keyTypeAES
-	if !p.engine.unwrapNeedsLength {
-		opening.valueLen = 0
-	}
-	key, err := lib.unwrap(p.handle, mechanism, wrapping, blob, opening)
+	text, err := x509.MarshalPKCS8PrivateKey(private)
 	if err != nil {
 		return err
 	}
-	defer p.destroyAfter(key, &err)
-	return p.isKnown(key)
+	blob, err := wrapPadded(outerKey[:], text)
+	if err != nil {
+		return err
+	}
+	return p.withOuter(func(wrapping handle) (err error) {
+		t := keyTypes[keyspec.ECCNISTP256][keyspec.SignVerify]
+		key, err := p.engine.module.lib.unwrap(p.handle, mechanism, wrapping, blob, p.opening(&t, 0))
+		if err != nil {
+			return err
+		}
+		defer p.destroyAfter(key, &err)
+		sig, err := newSignature(keyspec.ECCNISTP256, keyspec.ECDSASHA256, keyspec.Raw, canary[:])
+		if err != nil {
+			return err
+		}
+		signature, err := p.sign(key, sig, sig.input)
+		if err == nil && !ecdsa.VerifyASN1(&private.PublicKey, sig.message, signature) {
+			err = errOther
+		}
+		return err
+	})
+}
+
+// wrapPlain wraps by RFC 3394.
+func wrapPlain(key, secret []byte) ([]byte, error) {
+	return keyWrap(key, []byte{0xa6, 0xa6, 0xa6, 0xa6, 0xa6, 0xa6, 0xa6, 0xa6}, secret)
+}
+
+// wrapPadded wraps by RFC 5649, more than eight bytes.
+func wrapPadded(key, secret []byte) ([]byte, error) {
+	initial := binary.BigEndian.AppendUint32([]byte{0xa6, 0x59, 0x59, 0xa6}, uint32(len(secret)))
+	padded := append(bytes.Clone(secret), make([]byte, (8-len(secret)%8)%8)...)
+	return keyWrap(key, initial, padded)
 }
 
 // keyWrap is the wrapping function W of RFC 3394, section 2.2.1.
@@ -193,8 +252,29 @@ func keyWrap(key, initial, secret []byte) ([]byte, error) {
 }
 
 // unwrapOAEP brings the known key in under the published RSA key.
-func (p *prober) unwrapOAEP(a keyspec.Algorithm) error {
-	row, _ := keyspec.LookupAlgorithm(a)
+func (p *prober) unwrapOAEP(h crypto.Hash) error {
+	n := hashNumbers[h]
+	m := pkcs11.NewMechanism(mechRSAOAEP, pkcs11.NewOAEPParams(n.hash, n.mgf, pkcs11.CKZ_DATA_SPECIFIED, nil))
+	return p.unwrapUnderRSA(h, m, knownKey[:], nil)
+}
+
+// unwrapHybrid brings the known key in under the outer one, and that under the
+// published RSA key.
+func (p *prober) unwrapHybrid(h crypto.Hash) error {
+	n := hashNumbers[h]
+	m := pkcs11.NewMechanism(pkcs11.CKM_RSA_AES_KEY_WRAP, &pkcs11.RSAAESKeyWrapParams{
+		AESKeyBits: 8 * uint(len(outerKey)), OAEPParams: *pkcs11.NewOAEPParams(n.hash, n.mgf, pkcs11.CKZ_DATA_SPECIFIED, nil),
+	})
+	inner, err := wrapPadded(outerKey[:], knownKey[:])
+	if err != nil {
+		return err
+	}
+	return p.unwrapUnderRSA(h, m, outerKey[:], inner)
+}
+
+// unwrapUnderRSA unwraps the known AES key from a secret under RSA and what follows
+// it.
+func (p *prober) unwrapUnderRSA(h crypto.Hash, m *pkcs11.Mechanism, secret, rest []byte) error {
 	return p.importRSAKey(mayWrap, func(key handle, k *hsm.Key) (err error) {
 		public, err := publicOf(k)
 		if err != nil {
@@ -205,17 +285,16 @@ func (p *prober) unwrapOAEP(a keyspec.Algorithm) error {
 		if !ok {
 			return errOther
 		}
-		blob, err := rsa.EncryptOAEP(row.Hash.New(), rand.Reader, rsaKey, knownKey[:], nil)
+		blob, err := rsa.EncryptOAEP(h.New(), rand.Reader, rsaKey, secret, nil)
 		if err != nil {
 			return err
 		}
-		n := hashNumbers[row.Hash]
-		m := []*pkcs11.Mechanism{pkcs11.NewMechanism(mechRSAOAEP, pkcs11.NewOAEPParams(n.hash, n.mgf, pkcs11.CKZ_DATA_SPECIFIED, nil))}
-		unwrapped, err := p.engine.module.ctx.UnwrapKey(pkcs11.SessionHandle(p.handle), m, pkcs11.ObjectHandle(key), blob, []*pkcs11.Attribute{
-			attribute(pkcs11.CKA_CLASS, uint(pkcs11.CKO_SECRET_KEY)), attribute(pkcs11.CKA_KEY_TYPE, uint(pkcs11.CKK_AES)),
-			attribute(pkcs11.CKA_TOKEN, false), attribute(pkcs11.CKA_PRIVATE, true), attribute(pkcs11.CKA_SENSITIVE, true),
-			attribute(pkcs11.CKA_EXTRACTABLE, false), attribute(pkcs11.CKA_ENCRYPT, true), attribute(pkcs11.CKA_DECRYPT, true),
-		})
+		unwrapped, err := p.engine.module.ctx.UnwrapKey(pkcs11.SessionHandle(p.handle), []*pkcs11.Mechanism{m}, pkcs11.ObjectHandle(key),
+			append(blob, rest...), []*pkcs11.Attribute{
+				attribute(pkcs11.CKA_CLASS, uint(pkcs11.CKO_SECRET_KEY)), attribute(pkcs11.CKA_KEY_TYPE, uint(pkcs11.CKK_AES)),
+				attribute(pkcs11.CKA_TOKEN, false), attribute(pkcs11.CKA_PRIVATE, true), attribute(pkcs11.CKA_SENSITIVE, true),
+				attribute(pkcs11.CKA_EXTRACTABLE, false), attribute(pkcs11.CKA_ENCRYPT, true), attribute(pkcs11.CKA_DECRYPT, true),
+			})
 		if err != nil {
 			return managed("C_UnwrapKey", err)
 		}

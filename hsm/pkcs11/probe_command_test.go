@@ -12,9 +12,10 @@ import (
 
 func TestProbeOfSoftHSM(t *testing.T) {
 	e := openWithKeys(t, nil)
-	p, err := e.Probe(t.Context())
+	const sessions = 100
+	p, err := e.Probe(t.Context(), sessions)
 	must(t, err)
-	if p.Library.Cryptoki != "2.40" || p.Token.Serial == "" || p.GCM.EmptyIV != "constant" || p.Sessions == nil || p.Sessions.Opened != probeSessions ||
+	if p.Library.Cryptoki != "2.40" || p.Token.Serial == "" || p.GCM.EmptyIV != "constant" || p.Sessions == nil || p.Sessions.Opened != sessions ||
 		p.Find == nil || p.Find.Objects != 3 {
 		t.Errorf("profile: %+v %+v %+v %+v %+v", p.Library, p.Token, p.GCM, p.Sessions, p.Find)
 	}
@@ -34,8 +35,10 @@ func TestProbeOfSoftHSM(t *testing.T) {
 	_, not := works(p.Imports)
 	want := []string{
 		"AES key wrapped outside (RFC 5649) by C_UnwrapKey with CKM_AES_KEY_WRAP_KWP",
+		"EC private key wrapped outside (RFC 5649) by C_UnwrapKey with CKM_AES_KEY_WRAP_KWP",
 		"AES key under RSA by C_UnwrapKey with CKM_RSA_PKCS_OAEP, SHA-256",
-		"private key under AES under RSA by CKM_RSA_AES_KEY_WRAP",
+		"AES key under AES under RSA by C_UnwrapKey with CKM_RSA_AES_KEY_WRAP, SHA-1",
+		"AES key under AES under RSA by C_UnwrapKey with CKM_RSA_AES_KEY_WRAP, SHA-256",
 	}
 	if !slices.Equal(not, want) {
 		t.Errorf("imports that do not work: %q, want %q\n%+v", not, want, p.Imports)
@@ -73,7 +76,10 @@ func TestReportSaysWhatStrictRefuses(t *testing.T) {
 		if got := strings.Contains(b.String(), "STRICT REFUSES"); got != want {
 			t.Errorf("strict %t: the report says what strict refuses: %t, want %t\n%s", strict, got, want, &b)
 		}
-		for _, line := range []string{"no such keys", "in the token", "in the database, wrapped", "CKM_AES_KEY_WRAP"} {
+		for _, line := range []string{
+			"no such keys", "in the token", "in the database, wrapped", "CKM_AES_KEY_WRAP", "take up its memory; back the token up for them:\n    ECC_NIST_EDWARDS25519\n",
+			"No such keys; CreateKey refuses their specs:\n    ML_DSA_44, ML_DSA_65", "Lacking:\n    ED25519_PH_SHA_512 with ECC_NIST_EDWARDS25519\n",
+		} {
 			if !strings.Contains(b.String(), line) {
 				t.Errorf("the report does not have %q:\n%s", line, &b)
 			}

@@ -120,6 +120,9 @@ type Trial struct {
 	What    string `json:"what"`
 	Works   bool   `json:"works"`
 	Problem string `json:"problem,omitempty"`
+	// Danger is set where the token does what it has promised not to do; Problem is
+	// then what that means.
+	Danger bool `json:"danger,omitempty"`
 }
 
 // CodeProfile is a return code that the token has for something.

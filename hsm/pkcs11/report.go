@@ -15,14 +15,21 @@ var ways = map[string]string{
 // Write writes the profile as tables for people. With strict it says what
 // strict would refuse.
 func (p *Profile) Write(w io.Writer, strict bool) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	var aligned strings.Builder
+	t := tabwriter.NewWriter(&aligned, 0, 0, 2, ' ', 0)
 	for _, part := range []func(io.Writer){
-		p.writeHead, func(w io.Writer) { p.writeKeys(w, strict) }, p.writeWraps, p.writeDataKeyPairs,
-		p.writeTrials, p.writeMechanisms,
+		p.writeHead, func(w io.Writer) { p.writeSummary(w, strict) }, func(w io.Writer) { p.writeKeys(w, strict) }, p.writeWraps,
+		p.writeDataKeyPairs, p.writeTrials, p.writeMechanisms,
 	} {
 		part(t)
 	}
-	return t.Flush()
+	err := t.Flush()
+	for line := range strings.Lines(aligned.String()) {
+		if err == nil {
+			_, err = fmt.Fprintln(w, strings.TrimRight(line, " \n"))
+		}
+	}
+	return err
 }
 
 func (p *Profile) writeHead(w io.Writer) {
@@ -31,6 +38,9 @@ func (p *Profile) writeHead(w io.Writer) {
 	}
 	if t := p.Token; t.Serial != "" {
 		fmt.Fprintf(w, "Token\t%q, serial %s: %s, %s, hardware %s, firmware %s\n", t.Label, t.Serial, t.Manufacturer, t.Model, t.Hardware, t.Firmware)
+	}
+	if p.GCM.IV == "" {
+		return // the token was only described
 	}
 	fmt.Fprintf(w, "AES-GCM\tIV %s, %d bytes%s\n", p.GCM.IV, p.GCM.IVBytes, emptyIVText[p.GCM.EmptyIV])
 	fmt.Fprintf(w, "EC points\t%s\n", p.ECPoint)
@@ -55,11 +65,14 @@ func (p *Profile) writeHead(w io.Writer) {
 
 var emptyIVText = map[string]string{
 	"": "", "refused": "; a missing IV is refused", "random": "; a missing IV is replaced by a random one",
-	"constant": "; DANGER: a missing IV is replaced by a constant one (the engine never leaves it out)",
+	"constant": "; a missing IV is replaced by a constant one (the engine never leaves it out)",
 }
 
 // writeKeys says what can be done with keys of each spec.
 func (p *Profile) writeKeys(w io.Writer, strict bool) {
+	if len(p.Keys) == 0 {
+		return
+	}
 	fmt.Fprintf(w, "\nKEY SPEC\tUSAGE\tKEYS LIVE\tALGORITHM\tPRIVATE STEP\tPUBLIC STEP\tNOTE\n")
 	for _, k := range p.Keys {
 		if k.Residency == Nowhere {
@@ -72,7 +85,7 @@ func (p *Profile) writeKeys(w io.Writer, strict bool) {
 				continue
 			}
 			note := a.Problem
-			if strict && (a.Private == RawInToken || a.Public == InLibrary) {
+			if strict && a.outside() {
 				note = "STRICT REFUSES what is done outside; " + note
 			}
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", spec, usage, lives, a.Algorithm, ways[a.Private], ways[a.Public], note)
@@ -84,6 +97,9 @@ func (p *Profile) writeKeys(w io.Writer, strict bool) {
 var liveText = map[string]string{"wrapped": "in the database, wrapped", "resident": "in the token"}
 
 func (p *Profile) writeWraps(w io.Writer) {
+	if len(p.Wraps) == 0 {
+		return
+	}
 	fmt.Fprintf(w, "\nWRAP MECHANISM\tKEY\tCOMES BACK\tNOTE\n")
 	for _, r := range p.Wraps {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", r.Mechanism, r.Key, yesNo(r.Works), r.Problem)
@@ -91,6 +107,9 @@ func (p *Profile) writeWraps(w io.Writer) {
 }
 
 func (p *Profile) writeDataKeyPairs(w io.Writer) {
+	if len(p.DataKeyPairs) == 0 {
+		return
+	}
 	fmt.Fprintf(w, "\nDATA KEY PAIRS\tMADE\tNOTE\n")
 	for _, r := range p.DataKeyPairs {
 		fmt.Fprintf(w, "%s\t%s\t%s\n", r.Spec, yesNo(r.Works), r.Problem)
@@ -109,8 +128,11 @@ func (p *Profile) writeTrials(w io.Writer) {
 	}
 	for _, t := range p.Enforced {
 		kept, note := "yes", t.Problem
-		if !t.Works {
+		switch {
+		case t.Danger:
 			kept, note = "NO", "DANGER: "+note
+		case !t.Works:
+			kept = "unknown"
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\n", t.What, kept, note)
 	}

@@ -3,6 +3,7 @@ package pkcs11
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -33,25 +34,32 @@ func TestExerciseOfASecondKindOfToken(t *testing.T) {
 
 func TestProbeOfASecondKindOfToken(t *testing.T) {
 	e := open(t, newNSSToken(t))
-	p, err := e.Probe(t.Context())
+	p, err := e.Probe(t.Context(), 10)
 	must(t, err)
 	if p.Token.Label != "second" || p.Token.Model != "NSS 3" || p.GCM.EmptyIV != "refused" || len(p.Mechanisms) < 100 {
 		t.Errorf("profile: %+v %+v %+v, %d mechanisms", p.Library, p.Token, p.GCM, len(p.Mechanisms))
 	}
 	wantTrials(t, "imports", p.Imports, map[string]string{
-		"Ed25519 private key by C_CreateObject":                                       "C_CreateObject: CKR_ATTRIBUTE_VALUE_INVALID",
-		"AES key wrapped outside (RFC 5649) by C_UnwrapKey with CKM_AES_KEY_WRAP_PAD": "C_UnwrapKey: CKR_WRAPPED_KEY_INVALID",
-		"private key under AES under RSA by CKM_RSA_AES_KEY_WRAP":                     "C_GetMechanismInfo: CKR_MECHANISM_INVALID",
+		"Ed25519 private key by C_CreateObject":                                              "C_CreateObject: CKR_ATTRIBUTE_VALUE_INVALID",
+		"AES key wrapped outside (RFC 5649) by C_UnwrapKey with CKM_AES_KEY_WRAP_PAD":        "C_UnwrapKey: CKR_WRAPPED_KEY_INVALID",
+		"EC private key wrapped outside (RFC 5649) by C_UnwrapKey with CKM_AES_KEY_WRAP_PAD": "C_UnwrapKey: CKR_WRAPPED_KEY_INVALID",
+		"EC private key wrapped outside (RFC 5649) by C_UnwrapKey with CKM_AES_KEY_WRAP_KWP": "C_UnwrapKey: CKR_TEMPLATE_INCOMPLETE",
+		"AES key under AES under RSA by C_UnwrapKey with CKM_RSA_AES_KEY_WRAP, SHA-1":        "C_UnwrapKey: CKR_MECHANISM_INVALID",
+		"AES key under AES under RSA by C_UnwrapKey with CKM_RSA_AES_KEY_WRAP, SHA-256":      "C_UnwrapKey: CKR_MECHANISM_INVALID",
 	})
-	broken := errNotEnforced.Error()
 	wantTrials(t, "promises", p.Enforced, map[string]string{
-		"CKA_EXTRACTABLE: a key that is not cannot be wrapped":    broken,
-		"CKA_EXTRACTABLE: a copy cannot have it either":           broken,
-		"CKA_ALLOWED_MECHANISMS: another mechanism is refused":    broken,
-		"CKA_WRAP_WITH_TRUSTED: only a trusted key wraps it":      broken,
-		"CKA_COPYABLE: no copy is made without it":                broken,
-		"CKA_UNWRAP_TEMPLATE: what it demands cannot be left out": broken,
+		"CKA_EXTRACTABLE: a key that is not cannot be wrapped":    keysGetOut,
+		"CKA_EXTRACTABLE: a copy cannot have it either":           keysGetOut,
+		"CKA_ALLOWED_MECHANISMS: another mechanism is refused":    keysDoMore,
+		"CKA_WRAP_WITH_TRUSTED: only a trusted key wraps it":      keysGetOut,
+		"CKA_COPYABLE: no copy is made without it":                keysAreChanged,
+		"CKA_UNWRAP_TEMPLATE: what it demands cannot be left out": keysGetOut,
 	})
+	var report strings.Builder
+	must(t, p.Write(&report, false))
+	if want := "DANGER, the token does not keep its promises:\n    " + keysGetOut; !strings.Contains(report.String(), want) {
+		t.Errorf("the report does not say %q:\n%s", want, &report)
+	}
 	var none []keyspec.Spec
 	for _, k := range p.Keys {
 		want := "wrapped"
