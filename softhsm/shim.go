@@ -28,6 +28,7 @@ const (
 	DestroyObject   Function = 22
 	EncryptInit     Function = 29
 	Encrypt         Function = 30
+	DecryptInit     Function = 33
 	Decrypt         Function = 34
 	Sign            Function = 43
 	VerifyInit      Function = 48

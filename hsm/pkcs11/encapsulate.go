@@ -17,9 +17,8 @@ func (e *Engine) Encapsulate(ctx context.Context, on hsm.Call, k *hsm.Key) (secr
 	if _, err := e.findings.way(k, keyspec.EncapsulateDecapsulate, keyspec.MLKEM, publicPart, ""); err != nil {
 		return nil, nil, err
 	}
-	spec := k.Spec
 	w := work{mechanism: "encapsulate", part: publicPart, run: func(s *session, key handle, _ [3][]byte) ([]byte, error) {
-		return s.encapsulate(key, spec)
+		return s.encapsulate(key, s.entry.key.Spec)
 	}}
 	both, err := e.do(ctx, on, k, &w)
 	if err != nil {

@@ -239,10 +239,7 @@ func (x *explorer) oaep(t *keyType, k *hsm.Key, key handle, way *AlgorithmProfil
 		way.Problem = "decryption: " + problemOf(err)
 	}
 	if way.Private == InToken {
-		for _, bad := range damagedForms(ciphertext) {
-			if !belowModulus(public, bad) {
-				continue // no token is asked
-			}
+		for _, bad := range badCiphertexts(public, ciphertext) {
 			_, err := x.engine.module.lib.decrypt(x.handle, key, oaep(row.Hash), bad, make([]byte, len(bad)))
 			learn(&x.f.badOAEP, err)
 		}
@@ -257,6 +254,22 @@ func (x *explorer) oaep(t *keyType, k *hsm.Key, key handle, way *AlgorithmProfil
 		}
 	}
 	return nil
+}
+
+// badCiphertexts are ciphertexts that fail in different steps of OAEP's decoding
+// (RFC 8017, section 7.1.2): whatever the token says of each means the same.
+func badCiphertexts(public *der.Public, good []byte) (bad [][]byte) {
+	for _, c := range damagedForms(good) {
+		if belowModulus(public, c) { // else no token is asked
+			bad = append(bad, c)
+		}
+	}
+	for _, block := range [][]byte{{0, 0}, {0, 0xff}, {0, 2, 0xff}} { // the first byte is right, the rest is not
+		em := append(bytes.Clone(block), bytes.Repeat(block[len(block)-1:], len(good)-len(block))...)
+		c := new(big.Int).Exp(new(big.Int).SetBytes(em), new(big.Int).SetBytes(public.E), new(big.Int).SetBytes(public.N))
+		bad = append(bad, c.FillBytes(make([]byte, len(good))))
+	}
+	return bad
 }
 
 // oaepInside encrypts in the token, and decrypts as was found to work.

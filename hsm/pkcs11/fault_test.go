@@ -10,6 +10,7 @@ import (
 	"github.com/miekg/pkcs11"
 
 	"kmsgate/hsm"
+	"kmsgate/hsm/keyspec"
 	"kmsgate/softhsm"
 )
 
@@ -220,6 +221,51 @@ func TestAmbiguousDecryptErrorIsTheTokensIfTheSessionIsBroken(t *testing.T) {
 		t.Errorf("Decrypt while the token is in trouble = %v, want %v", err, hsm.ErrUnavailable)
 	}
 	encryptWorks(t, e, k)
+}
+
+// TestNewWordsForBadDataAreNoTrouble: a token may refuse data with a code that it
+// did not give at the start; what is good is not refused for it.
+func TestNewWordsForBadDataAreNoTrouble(t *testing.T) {
+	e, shim := openWithShim(t, nil)
+	signs, opens := makeKey(t, e, keyspec.RSA2048, keyspec.SignVerify), makeKey(t, e, keyspec.RSA2048, keyspec.EncryptDecrypt)
+	good, err := e.Sign(t.Context(), client, signs, keyspec.RSASSAPSSSHA256, keyspec.Raw, []byte("x"))
+	must(t, err)
+	sealed, err := e.EncryptAsymmetric(t.Context(), client, opens, keyspec.RSAESOAEPSHA1, []byte("x"))
+	must(t, err)
+	verify := func(message string) error {
+		return e.Verify(t.Context(), client, signs, keyspec.RSASSAPSSSHA256, keyspec.Raw, []byte(message), good)
+	}
+	decrypt := func(ciphertext []byte) error {
+		_, err := e.DecryptAsymmetric(t.Context(), client, opens, keyspec.RSAESOAEPSHA1, ciphertext)
+		return err
+	}
+	must(t, verify("x"))
+	must(t, decrypt(sealed))
+	for _, code := range []uint{pkcs11.CKR_DEVICE_ERROR, pkcs11.CKR_ARGUMENTS_BAD, 0x8BADC0DE} {
+		shim.Fail(softhsm.VerifyInit, code, 1)
+		if err := verify("y"); !errors.Is(err, hsm.ErrInvalidSignature) {
+			t.Errorf("Verify of another message, refused with 0x%X = %v, want %v", code, err, hsm.ErrInvalidSignature)
+		}
+		shim.Fail(softhsm.DecryptInit, code, 2)
+		if err := decrypt(make([]byte, 256)); !errors.Is(err, hsm.ErrInvalidCiphertext) {
+			t.Errorf("DecryptAsymmetric of zeros, refused with 0x%X = %v, want %v", code, err, hsm.ErrInvalidCiphertext)
+		}
+		shim.Fail(softhsm.DecryptInit, code, 1)
+		must(t, decrypt(sealed))
+	}
+	stillServes(t, e, 1)
+	shim.Fail(softhsm.VerifyInit, pkcs11.CKR_DEVICE_ERROR, 1)
+	must(t, verify("x"))
+	shim.Fail(softhsm.VerifyInit, pkcs11.CKR_DEVICE_ERROR, 2)
+	if err := verify("x"); !errors.Is(err, hsm.ErrUnavailable) {
+		t.Errorf("Verify of what is good by a token in trouble = %v, want %v", err, hsm.ErrUnavailable)
+	}
+	shim.Fail(softhsm.DecryptInit, pkcs11.CKR_DEVICE_ERROR, 3)
+	if err := decrypt(sealed); !errors.Is(err, hsm.ErrUnavailable) {
+		t.Errorf("DecryptAsymmetric by a token in trouble = %v, want %v", err, hsm.ErrUnavailable)
+	}
+	shim.Fail(softhsm.DecryptInit, 0, 0)
+	eventually(t, "the token serves again", func() bool { return verify("x") == nil })
 }
 
 func TestFatalCodeTakesTheTokenOut(t *testing.T) {

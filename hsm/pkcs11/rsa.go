@@ -28,19 +28,16 @@ func (e *Engine) EncryptAsymmetric(ctx context.Context, on hsm.Call, k *hsm.Key,
 	if len(plaintext) > modulusBytes[k.Spec]-2*row.Hash.Size()-2 {
 		return nil, fmt.Errorf("%w: plaintext of %d bytes", hsm.ErrUnsupported, len(plaintext))
 	}
-	spec := k.Spec
 	w := work{mechanism: "oaep-encrypt", part: publicPart, in: [3][]byte{plaintext}}
 	w.run = func(s *session, key handle, in [3][]byte) ([]byte, error) {
-		return s.oaepEncrypt(key, spec, row.Hash, in[0])
-	}
-	if way == InLibrary {
-		public, invalid := publicOf(k)
-		w.run = func(_ *session, _ handle, in [3][]byte) ([]byte, error) {
-			if invalid != nil { // and the row is verified by now
-				return nil, invalid
-			}
-			return encryptHere(public, row.Hash, in[0])
+		if way == InToken {
+			return s.oaepEncrypt(key, s.entry.key.Spec, row.Hash, in[0])
 		}
+		public, err := publicOf(&s.entry.key)
+		if err != nil {
+			return nil, err
+		}
+		return encryptHere(public, row.Hash, in[0])
 	}
 	return e.do(ctx, on, k, &w)
 }
@@ -81,16 +78,23 @@ func (e *Engine) DecryptAsymmetric(ctx context.Context, on hsm.Call, k *hsm.Key,
 		return nil, hsm.ErrInvalidCiphertext
 	}
 	row, _ := keyspec.LookupAlgorithm(a)
-	public, invalid := publicOf(k)
 	w := work{mechanism: "oaep-decrypt", in: [3][]byte{ciphertext}}
 	w.run = func(s *session, key handle, in [3][]byte) ([]byte, error) {
-		switch { // the row is verified by now
-		case invalid != nil:
-			return nil, invalid
-		case !belowModulus(public, in[0]):
+		public, err := publicOf(&s.entry.key)
+		if err != nil {
+			return nil, err
+		}
+		if !belowModulus(public, in[0]) {
 			return nil, hsm.ErrInvalidCiphertext
 		}
-		return s.oaepDecrypt(key, way, row.Hash, in[0])
+		out, err := s.oaepDecrypt(key, way, row.Hash, in[0])
+		if undecided(err) {
+			out, err = s.oaepDecrypt(key, way, row.Hash, in[0])
+		}
+		if undecided(err) && s.proveDecrypter(nil, key, &s.entry.key) == nil {
+			err = hsm.ErrInvalidCiphertext // the token opens what is good
+		}
+		return out, err
 	}
 	return e.do(ctx, on, k, &w)
 }

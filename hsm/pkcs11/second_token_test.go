@@ -80,10 +80,11 @@ func TestProbeOfASecondKindOfToken(t *testing.T) {
 
 // TestTokenWithoutACodeForBadSignatures: NSS returns what an earlier failure has
 // left behind. One such answer is asked for again, two mean that the signature is
-// not valid, and none of them costs the token's service.
+// not valid, and none of them costs the token's service. The key is one that
+// nobody but the token knows.
 func TestTokenWithoutACodeForBadSignatures(t *testing.T) {
 	e, shim := openWithShim(t, nil)
-	k := makeKey(t, e, keyspec.ECCNISTP256, keyspec.SignVerify)
+	k := makeKey(t, e, keyspec.ECCSECGP256K1, keyspec.SignVerify)
 	message := []byte("message")
 	signature, err := e.Sign(t.Context(), client, k, keyspec.ECDSASHA256, keyspec.Raw, message)
 	must(t, err)

@@ -41,8 +41,8 @@ type session struct {
 	// waits; abandoned once the caller has gone for good.
 	state atomic.Uint32
 
-	// entry is the cached handle that the job uses; it is released when the C
-	// call has returned, not when the caller stops waiting.
+	// entry is the cached handle that the job uses, with its verified key; it is
+	// released when the C call has returned, not when the caller stops waiting.
 	entry *entry
 	// unused, if not nil, is closed when nothing uses the session's objects.
 	unused <-chan struct{}

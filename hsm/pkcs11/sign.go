@@ -77,17 +77,14 @@ func (s *session) sign(key handle, sig *signatureOf, input []byte) ([]byte, erro
 	if err != nil {
 		return nil, err
 	}
-	if sig.encode != nil {
-		encoded, err := sig.encode(sig.spec, out[:n])
-		if err != nil {
-			return nil, fmt.Errorf("%w: what the token has signed: %w", hsm.ErrUnavailable, err)
-		}
-		return encoded, nil
-	}
-	if n != len(out) {
+	if sig.encode == nil && n != len(out) {
 		return nil, fmt.Errorf("%w: a signature of %s has %d bytes", hsm.ErrUnavailable, sig.spec, n)
 	}
-	return out, nil
+	encoded, err := sig.sentForm(out[:n])
+	if err != nil {
+		return nil, fmt.Errorf("%w: what the token has signed: %w", hsm.ErrUnavailable, err)
+	}
+	return encoded, nil
 }
 
 // Verify verifies with a public key. See [hsm.Token].
@@ -104,22 +101,46 @@ func (e *Engine) Verify(ctx context.Context, on hsm.Call, k *hsm.Key, a keyspec.
 	if err != nil {
 		return err
 	}
-	w := work{mechanism: "verify", part: publicPart, in: [3][]byte{sig.input, raw}}
+	w := work{mechanism: "verify", part: publicPart, in: [3][]byte{sig.input, raw, sig.message}}
 	w.run = func(s *session, key handle, in [3][]byte) ([]byte, error) {
-		return nil, s.verify(key, sig, in[0], in[1])
-	}
-	if way == InLibrary {
-		public, invalid := publicOf(k)
-		w.in = [3][]byte{sig.message, signature}
-		w.run = func(_ *session, _ handle, in [3][]byte) ([]byte, error) {
-			if invalid != nil { // and the row is verified by now
-				return nil, invalid
-			}
-			return nil, sig.verifyHere(public, in[0], in[1])
+		if way == InToken {
+			return nil, s.verifyInside(key, sig, in)
 		}
+		return nil, s.verifyOutside(sig, in)
 	}
 	_, err = e.do(ctx, on, k, &w)
 	return err
+}
+
+// verifyInside verifies in the token. in are the input, the token's form and the
+// message of sig, or copies. Where the token says no in words that are those of
+// a token in trouble too, the standard library is asked who is at fault, if it
+// knows such keys.
+func (s *session) verifyInside(key handle, sig *signatureOf, in [3][]byte) error {
+	refused := s.verifyOnce(key, sig, in[0], in[1])
+	if !undecided(refused) {
+		return refused
+	}
+	switch err := s.verifyOutside(sig, in); {
+	case err == nil:
+		return s.verifyOnce(key, sig, in[0], in[1])
+	case errors.Is(err, hsm.ErrInvalidSignature):
+		return err
+	}
+	return s.verifyAgain(key, sig, in[0], in[1])
+}
+
+// verifyOutside verifies with Go's standard library. in is as for verifyInside.
+func (s *session) verifyOutside(sig *signatureOf, in [3][]byte) error {
+	public, err := publicOf(&s.entry.key)
+	if err != nil {
+		return err
+	}
+	signature, err := sig.sentForm(in[1])
+	if err != nil {
+		return hsm.ErrInvalidSignature
+	}
+	return sig.verifyHere(public, in[2], signature)
 }
 
 // rawForm is the token's form of a signature that was sent. ErrInvalidSignature
@@ -138,12 +159,17 @@ func (sig *signatureOf) rawForm(signature []byte) ([]byte, error) {
 	return signature, nil
 }
 
+// sentForm is AWS's form of a signature in the token's.
+func (sig *signatureOf) sentForm(raw []byte) ([]byte, error) {
+	if sig.encode == nil {
+		return raw, nil
+	}
+	return sig.encode(sig.spec, raw)
+}
+
 // possible tells whether a token is asked about a signature in its form.
 func (sig *signatureOf) possible(raw []byte) bool {
-	sent, err := raw, error(nil)
-	if sig.encode != nil {
-		sent, err = sig.encode(sig.spec, raw)
-	}
+	sent, err := sig.sentForm(raw)
 	if err == nil {
 		_, err = sig.rawForm(sent)
 	}
@@ -153,13 +179,18 @@ func (sig *signatureOf) possible(raw []byte) bool {
 // verify verifies a signature in the token's form.
 func (s *session) verify(key handle, sig *signatureOf, input, raw []byte) error {
 	err := s.verifyOnce(key, sig, input, raw)
-	if !undecided(err) {
-		return err
+	if undecided(err) {
+		err = s.verifyAgain(key, sig, input, raw)
 	}
-	// NSS has no code for a well-formed signature of something else, and returns
-	// what an earlier failure has left: a token that says no twice has said no, if
-	// its session works.
-	err = s.verifyOnce(key, sig, input, raw)
+	return err
+}
+
+// verifyAgain takes a token at its word that has refused a signature once. NSS has
+// no code for a well-formed signature of something else, and returns what an
+// earlier failure has left: a token that says no twice has said no, if its session
+// works.
+func (s *session) verifyAgain(key handle, sig *signatureOf, input, raw []byte) error {
+	err := s.verifyOnce(key, sig, input, raw)
 	if call, ok := errors.AsType[*callError](err); ok && undecided(err) {
 		return s.judge(err, []returnCode{call.code}, hsm.ErrInvalidSignature)
 	}
@@ -174,7 +205,7 @@ func (s *session) verifyOnce(key handle, sig *signatureOf, input, raw []byte) er
 	return nil
 }
 
-// undecided tells whether an error of C_Verify may be about the signature or about
+// undecided tells whether an error may be about the data that was given or about
 // the token.
 func undecided(err error) bool {
 	c := classOf(err, true)
