@@ -69,9 +69,6 @@ var curves = []curve{
 	},
 }
 
-// k1Prime is the field of secp256k1 (SEC 2, section 2.4.1).
-var k1Prime = number("fffffffffffffffffffffffffffffffffffffffffffffffffffffffefffffc2f")
-
 var (
 	oidRSA     = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 1} // RFC 8017
 	oidEC      = asn1.ObjectIdentifier{1, 2, 840, 10045, 2, 1}     // RFC 5480
@@ -83,18 +80,19 @@ type rawKey struct {
 	spec  keyspec.Spec
 	oid   asn1.ObjectIdentifier
 	bytes int
-	seed  int // bytes of the private key's seed in PKCS#8; zero: not given out
+	seed  int               // bytes of the private key's seed in PKCS#8; zero: not given out
+	valid func([]byte) bool // nil if every string of the length is a key
 }
 
 // rawKeys is read only.
 var rawKeys = []rawKey{
-	{keyspec.ECCNISTEdwards25519, oidEd25519, 32, 32},
-	{keyspec.MLDSA44, asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 3, 17}, 1312, 0}, // RFC 9881; FIPS 204
-	{keyspec.MLDSA65, asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 3, 18}, 1952, 0},
-	{keyspec.MLDSA87, asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 3, 19}, 2592, 0},
-	{keyspec.MLKEM512, asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 4, 1}, 800, 64}, // RFC 9935; FIPS 203
-	{keyspec.MLKEM768, asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 4, 2}, 1184, 64},
-	{keyspec.MLKEM1024, asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 4, 3}, 1568, 64},
+	{keyspec.ECCNISTEdwards25519, oidEd25519, 32, 32, isEdwardsPoint},
+	{keyspec.MLDSA44, asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 3, 17}, 1312, 0, nil}, // RFC 9881; FIPS 204
+	{keyspec.MLDSA65, asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 3, 18}, 1952, 0, nil},
+	{keyspec.MLDSA87, asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 3, 19}, 2592, 0, nil},
+	{keyspec.MLKEM512, asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 4, 1}, 800, 64, isReduced}, // RFC 9935; FIPS 203
+	{keyspec.MLKEM768, asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 4, 2}, 1184, 64, isReduced},
+	{keyspec.MLKEM1024, asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 4, 3}, 1568, 64, isReduced},
 }
 
 // number reads a constant of this package.
@@ -160,11 +158,17 @@ func secretTLV(tag byte, contents ...[]byte) []byte {
 	return b
 }
 
-// integer is an INTEGER of a non-negative number, big-endian.
-func integer(n []byte) []byte {
-	for len(n) > 1 && n[0] == 0 {
+// trim is a big-endian number without leading zeros; nothing is left of zero.
+func trim(n []byte) []byte {
+	for len(n) > 0 && n[0] == 0 {
 		n = n[1:]
 	}
+	return n
+}
+
+// integer is an INTEGER of a non-negative number, big-endian.
+func integer(n []byte) []byte {
+	n = trim(n)
 	if len(n) == 0 || n[0] >= 0x80 {
 		return tlv(tagInteger, []byte{0}, n)
 	}

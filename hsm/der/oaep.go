@@ -1,6 +1,7 @@
 package der
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/subtle"
 	"encoding/binary"
@@ -12,10 +13,10 @@ import (
 // [ErrOAEP] tells what is wrong with em.
 func UnpadOAEP(h crypto.Hash, em []byte) ([]byte, error) {
 	defer clear(em)
-	n := h.Size()
-	if len(em) < 2*n+2 {
+	if !h.Available() || len(em) < 2*h.Size()+2 {
 		return nil, ErrOAEP
 	}
+	n := h.Size()
 	seed, db := em[1:1+n], em[1+n:]
 	maskMGF1(h, seed, db)
 	maskMGF1(h, db, seed)
@@ -33,7 +34,7 @@ func UnpadOAEP(h crypto.Hash, em []byte) ([]byte, error) {
 	if good&^looking != 1 {
 		return nil, ErrOAEP
 	}
-	return append([]byte(nil), rest[index+1:]...), nil
+	return bytes.Clone(rest[index+1:]), nil
 }
 
 // maskMGF1 adds MGF1 of the seed to out (RFC 8017, appendix B.2.1).

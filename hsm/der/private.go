@@ -1,6 +1,10 @@
 package der
 
-import "kmsgate/hsm/keyspec"
+import (
+	"slices"
+
+	"kmsgate/hsm/keyspec"
+)
 
 // Private is the private key of a pair that is made for a caller. The caller
 // clears its slices, with [Private.Clear].
@@ -20,8 +24,9 @@ func (p *Private) Clear() {
 }
 
 // Encode is the key in PKCS#8 (RFC 5958, version 1 as of RFC 5208), which is
-// the caller's to clear. [ErrPrivateKey] if parts are missing or have the wrong
-// length. The key is not proved to belong to its public key.
+// the caller's to clear; no other copy is left. Numbers may have leading zeros or
+// lack them, as tokens give them. [ErrPrivateKey] if parts are missing, zero or
+// too large. The key is not proved to belong to its public key.
 func (p *Private) Encode() ([]byte, error) {
 	if _, err := p.Public.Encode(); err != nil {
 		return nil, ErrPrivateKey
@@ -44,11 +49,16 @@ func (p *Private) Encode() ([]byte, error) {
 
 // encodeEC is the ECPrivateKey of RFC 5915, with the public key as others write it.
 func (p *Private) encodeEC(c curve) ([]byte, error) {
-	if len(p.D) > c.bytes || len(p.D) == 0 {
+	d := trim(p.D)
+	if len(d) > c.bytes {
 		return nil, ErrPrivateKey
 	}
 	scalar := make([]byte, c.bytes)
-	copy(scalar[c.bytes-len(p.D):], p.D)
+	copy(scalar[c.bytes-len(d):], d)
+	if !c.isSecretScalar(scalar) {
+		clear(scalar)
+		return nil, ErrPrivateKey
+	}
 	public := tlv(0xA1, tlv(tagBitString, []byte{0}, p.Point))
 	key := secretTLV(tagSequence, integer([]byte{1}), secretTLV(tagOctetString, scalar), public)
 	return pkcs8(oidDER(oidEC), oidDER(c.oid), key), nil
@@ -56,11 +66,12 @@ func (p *Private) encodeEC(c curve) ([]byte, error) {
 
 // encodeRSA is the RSAPrivateKey of RFC 8017, appendix A.1.2.
 func (p *Private) encodeRSA() ([]byte, error) {
-	parts := [][]byte{integer([]byte{0})}
-	for _, n := range [][]byte{p.N, p.E, p.D, p.P, p.Q, p.DP, p.DQ, p.QInv} {
-		if len(n) == 0 || len(n) > len(p.N) {
-			return nil, ErrPrivateKey
-		}
+	numbers := [][]byte{p.N, p.E, p.D, p.P, p.Q, p.DP, p.DQ, p.QInv}
+	if slices.ContainsFunc(numbers, func(n []byte) bool { return len(trim(n)) == 0 || len(trim(n)) > len(p.N) }) {
+		return nil, ErrPrivateKey
+	}
+	parts := [][]byte{integer(nil)} // version: two primes
+	for _, n := range numbers {
 		parts = append(parts, integer(n))
 	}
 	return pkcs8(oidDER(oidRSA), []byte{5, 0}, secretTLV(tagSequence, parts...)), nil
@@ -68,5 +79,5 @@ func (p *Private) encodeRSA() ([]byte, error) {
 
 // pkcs8 is a PrivateKeyInfo; key is cleared.
 func pkcs8(algorithm, parameters, key []byte) []byte {
-	return secretTLV(tagSequence, integer([]byte{0}), tlv(tagSequence, algorithm, parameters), secretTLV(tagOctetString, key))
+	return secretTLV(tagSequence, integer(nil), tlv(tagSequence, algorithm, parameters), secretTLV(tagOctetString, key))
 }

@@ -47,9 +47,6 @@ func ECDSAFromDER(spec keyspec.Spec, signature []byte) (rs []byte, err error) {
 	return rs, nil
 }
 
-// isScalar tells whether n is from 1 to the order less 1.
-func (c *curve) isScalar(n *big.Int) bool { return n.Sign() > 0 && n.Cmp(c.order) < 0 }
-
 // digestInfos are the DER of DigestInfo before the digest (RFC 8017, section
 // 9.2, note 1).
 var digestInfos = map[crypto.Hash]string{
