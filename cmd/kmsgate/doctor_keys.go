@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"strings"
 	"time"
 
 	"kmsgate/hsm"
@@ -12,138 +14,228 @@ import (
 	"kmsgate/metadata/audit"
 )
 
-// sampleKeys is how many materials of a region are opened without -all.
-const sampleKeys = 100
+const (
+	// sampleKeys is how many materials of a key store are opened without -all.
+	sampleKeys = 100
+	// keyPage is how many materials or objects are looked at at once.
+	keyPage = 500
+)
 
-// keyPage is how many materials are read from the database at once.
-const keyPage = 500
-
-// keys holds the keys of a token's regions against the token.
-func (d *doctor) keys(ctx context.Context, t tokenConfig, engine *pkcs11.Engine) error {
-	objects := map[string]pkcs11.Resident{} // by CKA_ID
-	err := engine.Residents(ctx, hsm.Call{Class: hsm.Background}, func(r pkcs11.Resident) error {
-		objects[string(r.ID)] = r
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("list the objects of token %s: %w", t.Name, err)
+// keys holds the keys of a token's key stores against the token. What is in memory
+// grows with the objects in the token, and not with the rows in the database.
+func (d *doctor) keys(ctx context.Context, t configuredToken, engine *pkcs11.Engine, usable map[string]bool) error {
+	w := &keyWalk{doctor: d, engine: engine, there: map[string]string{}, unnamed: map[string]pkcs11.Resident{}}
+	if err := w.list(ctx, t); err != nil {
+		return fmt.Errorf("list the KMS keys in the token: %w", err)
 	}
-	found := len(objects)
 	for _, r := range d.config.Regions {
-		if r.Token != t.Name {
-			continue
-		}
-		if err := d.regionKeys(ctx, r, engine, objects); err != nil {
-			return err
+		switch {
+		case r.Token != t.Name:
+		case !usable[r.Store]:
+			d.warning("key store "+r.Store, "its KMS keys were not examined, because of its service keys", "")
+		default:
+			if err := w.walk(ctx, r); err != nil {
+				return fmt.Errorf("keys of key store %s: %w", r.Store, err)
+			}
 		}
 	}
-	for _, o := range objects { // those that no row has named
-		d.warning("token "+t.Name, fmt.Sprintf("object %q with CKA_ID %x (%s, %s): no key of the configured regions is in it", o.Label, o.ID, o.Class, o.KeyType),
-			"it may be left of a CreateKey that was cut off, or belong to another installation; nothing destroys it but you")
+	for _, o := range w.unnamed {
+		d.warning("token "+t.Name, fmt.Sprintf("object %s with the CKA_ID %x (%s, %s) looks like a KMS key, and no row of the database names it",
+			printable(o.Label), o.ID, o.Class, o.KeyType),
+			"nothing destroys it but you. It may be a key that is being made just now, left of a CreateKey that was cut off, of another installation, or its row was lost")
 	}
-	d.fine("token "+t.Name, fmt.Sprintf("%d keys of KMS live in it", found-len(objects)))
+	d.fine("token "+t.Name, counted(len(w.there), "KMS key lives in it", "KMS keys live in it"))
 	return nil
 }
 
-// regionKeys examines the materials of a region. Objects that a row names are
-// taken out of objects.
-func (d *doctor) regionKeys(ctx context.Context, r regionConfig, engine *pkcs11.Engine, objects map[string]pkcs11.Resident) error {
-	named := map[string]bool{}
-	opened := 0
-	var back []*metadata.KeyMaterial // of Unavailable keys, proved
-	lost := map[string]bool{}        // ids of keys of which something is missing
+// keyWalk goes through the keys of a token.
+type keyWalk struct {
+	*doctor
+	engine *pkcs11.Engine
+	// there has the classes of the token's KMS keys by CKA_ID, unnamed those that
+	// no row has named so far.
+	there   map[string]string
+	unnamed map[string]pkcs11.Resident
+
+	// Of one key store.
+	passed int                    // candidates for the sample
+	sample []metadata.KeyMaterial // to be opened at the end
+	back   comeback
+}
+
+// comeback is what was seen of an Unavailable key.
+type comeback struct {
+	key     metadata.Key
+	proved  bool // everything seen of it
+	current bool // the current material was seen
+}
+
+// list lists the KMS keys in the token, and asks the database for their rows.
+func (w *keyWalk) list(ctx context.Context, t configuredToken) error {
+	var page []pkcs11.Resident
+	err := w.engine.Residents(ctx, hsm.Call{Class: hsm.Background}, func(r pkcs11.Resident) error {
+		if w.there[string(r.ID)] == r.Class {
+			w.problem("token "+t.Name, fmt.Sprintf("several objects have the CKA_ID %x of a KMS key (%s)", r.ID, printable(r.Label)),
+				"the key cannot be used until only its own is left: find out which it is, and who has made the other")
+		}
+		w.there[string(r.ID)] = r.Class
+		if page = append(page, r); len(page) < keyPage {
+			return nil
+		}
+		w.progress("token %s: %d KMS keys found in it", t.Name, len(w.there))
+		err := w.ask(ctx, page)
+		page = page[:0]
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return w.ask(ctx, page)
+}
+
+// ask notes the objects that no row of their key names.
+func (w *keyWalk) ask(ctx context.Context, page []pkcs11.Resident) error {
+	ids := make([]string, 0, len(page))
+	for _, r := range page {
+		ids = append(ids, strings.TrimPrefix(r.Label, labelOfKMSKeys))
+	}
+	rows, err := w.store.Residents(ctx, ids)
+	if err != nil {
+		return err
+	}
+	named := make(map[string]bool, len(rows))
+	for _, id := range rows {
+		named[string(id)] = true
+	}
+	for _, r := range page {
+		if !named[string(r.ID)] {
+			w.unnamed[string(r.ID)] = r
+		}
+	}
+	return nil
+}
+
+// walk goes through the materials of a key store, and opens the sample.
+func (w *keyWalk) walk(ctx context.Context, r regionConfig) error {
+	w.passed, w.sample, w.back = 0, nil, comeback{}
 	var place metadata.MaterialPlace
-	for {
-		page, err := d.store.ListMaterials(ctx, r.Name, place, keyPage)
+	for more := true; more; {
+		page, err := w.store.ListMaterials(ctx, r.Name, r.Store, place, keyPage)
 		if err != nil {
 			return err
 		}
-		if len(page) == 0 {
-			d.enable(ctx, back, lost)
-			return nil
-		}
 		for i := range page {
-			k := &page[i]
-			place = metadata.MaterialPlace{KeyID: k.Key.ID, MaterialID: k.Material.MaterialID}
-			if k.Material.Store != r.Store {
-				continue
+			if err := w.material(ctx, &page[i]); err != nil {
+				return err
 			}
-			d.materials++
-			resident := k.Material.Residency == hsm.Resident
-			id := string(k.Material.Blob)
-			_, there := objects[id]
-			there = there || named[id]
-			if resident && there {
-				named[id] = true
-				delete(objects, id)
-			}
-			if resident && !there {
-				d.missing(ctx, k)
-				lost[k.Key.ID] = true
-				continue
-			}
-			if opened >= sampleKeys && !d.all && k.Key.State != metadata.Unavailable {
-				continue
-			}
-			opened++
-			if d.open(ctx, engine, k) && k.Key.State == metadata.Unavailable {
-				back = append(back, k)
-			}
+			place = metadata.MaterialPlace{KeyID: page[i].Key.ID, MaterialID: page[i].Material.MaterialID}
 		}
-		d.progress("region %s: %d key materials examined", r.Name, d.materials)
+		if more = len(page) == keyPage; more {
+			w.progress("key store %s: %d key materials looked at, %d opened", r.Store, w.Materials, w.Opened)
+		}
 	}
+	w.finish(ctx)
+	for i := range w.sample {
+		if _, err := w.open(ctx, &w.sample[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// material examines one material, now or as part of the sample. One whose object was
+// not listed is looked for: it may have been made since.
+func (w *keyWalk) material(ctx context.Context, m *metadata.KeyMaterial) error {
+	w.Materials++
+	lost := false
+	if m.Material.Residency == hsm.Resident {
+		_, there := w.there[string(m.Material.Blob)]
+		delete(w.unnamed, string(m.Material.Blob))
+		lost = !there
+	}
+	if w.back.key.ID != m.Key.ID {
+		w.finish(ctx)
+		w.back = comeback{key: m.Key, proved: true}
+	}
+	unavailable := m.Key.State == metadata.Unavailable
+	if !lost && !unavailable && !w.all {
+		w.offer(m)
+		return nil
+	}
+	proved, err := w.open(ctx, m)
+	w.back.proved = w.back.proved && proved
+	w.back.current = w.back.current || m.Material.Current
+	return err
+}
+
+// offer makes a material one of the sample with the same chance as all others.
+func (w *keyWalk) offer(m *metadata.KeyMaterial) {
+	w.passed++
+	if len(w.sample) < sampleKeys {
+		w.sample = append(w.sample, *m)
+	} else if n := rand.IntN(w.passed); n < sampleKeys { //nolint:gosec // which ones it takes is no secret
+		w.sample[n] = *m
+	}
+}
+
+// open has the token prove a material. An error is one of the token as a whole.
+func (w *keyWalk) open(ctx context.Context, m *metadata.KeyMaterial) (proved bool, err error) {
+	w.Opened++
+	err = w.engine.Present(ctx, hsm.Call{Account: m.Key.Account, Class: hsm.Background}, &m.Material.Key)
+	about := m.Key.ARN()
+	switch {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, hsm.ErrMissing):
+		w.missing(ctx, m)
+		return false, nil
+	case errors.Is(err, hsm.ErrBinding), errors.Is(err, hsm.ErrWrongMaterial):
+		w.problem(about, err.Error(), "it is not what the HSM has made: somebody has changed the database or the token, or restored it in part; compare with a backup")
+		return false, nil
+	}
+	if whole := errors.Join(ctx.Err(), w.engine.Check(ctx)); whole != nil {
+		return false, whole
+	}
+	w.problem(about, err.Error(), "look at the HSM's own log and state")
+	return false, nil
 }
 
 // missing reports a key whose object the token does not have.
-func (d *doctor) missing(ctx context.Context, k *metadata.KeyMaterial) {
-	found := fmt.Sprintf("its object (CKA_ID %x) is not in the token", k.Material.Blob)
-	do := "bring the object back from the HSM's backup, then run: kmsgate doctor -config FILE -repair"
-	d.problem(k.Key.ARN(), found, do)
-	if d.repair && k.Key.State == metadata.Enabled {
-		d.setState(ctx, k, metadata.Enabled, metadata.Unavailable)
+func (w *keyWalk) missing(ctx context.Context, m *metadata.KeyMaterial) {
+	w.problem(m.Key.ARN(), fmt.Sprintf("it is %s, and its object (CKA_ID %x) is not in the token", m.Key.State, m.Material.Blob),
+		"bring the object back from the HSM's backup, then run: kmsgate doctor -config FILE -repair")
+	if w.repair && m.Key.State == metadata.Enabled {
+		w.setState(ctx, &m.Key, metadata.Enabled, metadata.Unavailable)
 	}
 }
 
-// open has the token prove a material.
-func (d *doctor) open(ctx context.Context, engine *pkcs11.Engine, k *metadata.KeyMaterial) bool {
-	d.opened++
-	err := engine.Present(ctx, hsm.Call{Account: k.Key.Account, Class: hsm.Background}, &k.Material.Key)
+// finish enables an Unavailable key, or says that it could be, when all of its
+// materials were seen.
+func (w *keyWalk) finish(ctx context.Context) {
+	k := &w.back.key
 	switch {
-	case errors.Is(err, hsm.ErrMissing):
-		d.missing(ctx, k)
-	case errors.Is(err, hsm.ErrBinding), errors.Is(err, hsm.ErrWrongMaterial):
-		d.problem(k.Key.ARN(), err.Error(), "its row is not what the HSM has made: somebody changed the database, or restored it in part; compare with a backup")
-	case err != nil:
-		d.problem(k.Key.ARN(), err.Error(), "look at the HSM's own log and state")
-	}
-	return err == nil
-}
-
-// enable says which Unavailable keys could be used again, or enables them.
-func (d *doctor) enable(ctx context.Context, back []*metadata.KeyMaterial, lost map[string]bool) {
-	for _, k := range back {
-		switch {
-		case lost[k.Key.ID] || !k.Material.Current:
-		case d.repair:
-			d.setState(ctx, k, metadata.Unavailable, metadata.Enabled)
-		default:
-			d.problem(k.Key.ARN(), "it is Unavailable, and the token has its material", "run: kmsgate doctor -config FILE -repair")
-		}
+	case k.State != metadata.Unavailable || !w.back.proved || !w.back.current:
+	case w.repair:
+		w.setState(ctx, k, metadata.Unavailable, metadata.Enabled)
+	default:
+		w.problem(k.ARN(), "it is Unavailable, and the token has its material", "run: kmsgate doctor -config FILE -repair")
 	}
 }
 
-// setState moves a key to another state, with an audit record.
-func (d *doctor) setState(ctx context.Context, k *metadata.KeyMaterial, from, to metadata.State) {
-	const command = "doctor"
-	event := adminEvent(command, "SetKeyState", k.Key.Account, k.Key.Region, time.Now(), audit.Members{
-		audit.String("keyId", k.Key.ARN()), audit.String("from", string(from)), audit.String("to", string(to)),
+// setState moves a key to another state, with an audit record in the same
+// transaction. If it is in another state by now, it stays there.
+func (w *keyWalk) setState(ctx context.Context, k *metadata.Key, from, to metadata.State) {
+	event := adminEvent("doctor", "SetKeyState", k.Account, k.Region, time.Now(), audit.Members{
+		audit.String("keyId", k.ARN()), audit.String("from", string(from)), audit.String("to", string(to)),
 	})
-	err := d.store.Change(ctx, nil, func(tx *metadata.Tx) ([]byte, error) {
-		return event, tx.SetKeyState(ctx, k.Key.Region, k.Key.Account, k.Key.ID, from.Set(), to)
+	err := w.store.Change(ctx, nil, func(tx *metadata.Tx) ([]byte, error) {
+		return event, tx.SetKeyState(ctx, k.Region, k.Account, k.ID, from.Set(), to)
 	})
-	if err != nil {
-		d.problem(k.Key.ARN(), fmt.Sprintf("it could not be made %s: %v", to, err), "run the command again")
-		return
+	switch {
+	case err == nil:
+		w.add(severityRepaired, k.ARN(), fmt.Sprintf("made %s; it was %s", to, from), "")
+	case errors.Is(err, metadata.ErrState):
+	default:
+		w.problem(k.ARN(), fmt.Sprintf("it could not be made %s: %v", to, err), "run the command again")
 	}
-	d.add(severityDone, k.Key.ARN(), fmt.Sprintf("made %s; it was %s", to, from), "")
 }
