@@ -7,6 +7,10 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/miekg/pkcs11"
+
+	"kmsgate/softhsm"
 )
 
 // TestProbe looks at a SoftHSM as at a new HSM: without a configuration, with
@@ -39,16 +43,9 @@ func TestProbe(t *testing.T) {
 	if profile.Token.Serial != s.token.Serial || len(profile.Keys) != 25 {
 		t.Errorf("serial %s and %d keys, want %s and 25", profile.Token.Serial, len(profile.Keys), s.token.Serial)
 	}
-	before := len(s.objectFiles(t))
-	r = s.kmsgate(t, "hsm", "probe", "-exercise")
-	r.wantSuccess(t, "hsm probe -exercise")
-	wantLine(t, r, "pass", "RoundTrip")
-	if !regexp.MustCompile(`\n\d{2} passed, 0 failed, \d+ lacking\n$`).MatchString(r.stdout) {
-		t.Errorf("the exercise ends with %q", r.stdout[max(0, len(r.stdout)-200):])
-	}
-	if after := len(s.objectFiles(t)); after != before {
-		t.Errorf("%d objects are in the token after the exercise, and %d before", after, before)
-	}
+	t.Run("exercise", s.wantExercise)
+	t.Run("exercise that is interrupted", s.wantInterrupted)
+	t.Run("a token that cannot serve", s.wantDescribed)
 
 	for flags, want := range map[string]string{
 		"-config x -module y":                    "leave the flags for them out",
@@ -67,6 +64,94 @@ func TestProbe(t *testing.T) {
 	}
 	s.probeAlone(t, "-module", s.token.Module, "-serial", s.token.Serial, "-pin-file", s.path("wrong")).
 		wantFailure(t, "hsm probe with a wrong PIN", 1, "PIN")
+}
+
+// wantExercise runs the conformance suite, which leaves nothing behind.
+func (s *site) wantExercise(t *testing.T) {
+	before := len(s.objectFiles(t))
+	r := finish(t, exec.CommandContext(t.Context(), binary(t), "hsm", "probe", "-config", s.config(), "-exercise"))
+	r.wantSuccess(t, "hsm probe -exercise")
+	wantLine(t, r, "pass", "RoundTrip")
+	wantLine(t, r, "pass", "ECC_SECG_P256K1 ECDSA_SHA_256")
+	wantInReadme(t, "../hsm/README.md", notPassed(t, r))
+	if after := len(s.objectFiles(t)); after != before {
+		t.Errorf("%d objects are in the token after the exercise, and %d before", after, before)
+	}
+	s.wantNoSecret(t, r)
+}
+
+// notPassed is what an exercise prints of parts that have not passed, and its last
+// line.
+func notPassed(t testing.TB, r ran) string {
+	t.Helper()
+	_, parts, ok := strings.Cut(r.stdout, "\nEXERCISE of key stores exercise-")
+	if !ok {
+		t.Fatalf("there is no exercise in\n%s", r.stdout)
+	}
+	var lines []string
+	for line := range strings.Lines(parts) {
+		if regexp.MustCompile(`^(FAIL|lacking|\d+ passed)`).MatchString(line) {
+			lines = append(lines, strings.TrimSuffix(line, "\n"))
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+// wantInterrupted presses Ctrl-C while the suite runs: it clears up after itself.
+func (s *site) wantInterrupted(t *testing.T) {
+	before := len(s.objectFiles(t))
+	stdout, stderr := newOutput(), newOutput()
+	cmd := exec.CommandContext(t.Context(), binary(t), "hsm", "probe", "-config", s.config(), "-exercise")
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the suite makes keys that live in the token", func() bool {
+		return strings.Contains(stdout.String(), "ECC_NIST_EDWARDS25519 ED25519_SHA_512")
+	})
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // the exit code says it
+	if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(stdout.String(), "ended before") {
+		t.Errorf("the exercise was interrupted: exit code %d\n%s%s", code, stdout, stderr)
+	}
+	if after := len(s.objectFiles(t)); after != before || strings.Contains(stderr.String(), "LEFT") {
+		t.Errorf("%d objects are in the token after an exercise that was interrupted, and %d before\n%s", after, before, stderr)
+	}
+}
+
+// wantDescribed looks at a token that has no AES-GCM.
+func (s *site) wantDescribed(t *testing.T) {
+	shim, err := softhsm.NewShim(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer shim.Close() //nolint:errcheck // nobody uses it any more
+	shim.Fail(softhsm.EncryptInit, pkcs11.CKR_MECHANISM_INVALID, 1<<32)
+	r := s.probeAlone(t, "-module", shim.Module, "-label", s.token.Label, "-pin-file", s.token.PINFile)
+	r.wantFailure(t, "hsm probe of a token without AES-GCM", 1, "the token cannot serve", "AES-GCM", "CKR_MECHANISM_INVALID")
+	wantLine(t, r, "Token", s.token.Label, s.token.Serial)
+	wantLine(t, r, "CKM_RSA_PKCS_OAEP", "encrypt decrypt")
+}
+
+// TestProbeOfASecondKindOfToken looks at NSS, as a customer does at an HSM that
+// nobody here has seen.
+func TestProbeOfASecondKindOfToken(t *testing.T) {
+	t.Parallel()
+	provisioning.Lock()
+	token, err := softhsm.ProvisionNSS(t.TempDir(), "second")
+	provisioning.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := finish(t, exec.CommandContext(t.Context(), binary(t), "hsm", "probe", "-module", token.Module, "-init-arguments", token.InitArguments,
+		"-label", token.Label, "-pin-file", token.PINFile, "-exercise"))
+	r.wantSuccess(t, "hsm probe -exercise of NSS")
+	wantLine(t, r, "DANGER, the token does not keep its promises")
+	wantLine(t, r, "CKA_EXTRACTABLE: a key that is not cannot be wrapped", "NO", "DANGER: who has the PIN can take keys out of this token")
+	wantLine(t, r, "pass", "ECC_NIST_P256 ECDSA_SHA_256")
+	wantInReadme(t, "../hsm/README.md", notPassed(t, r))
 }
 
 // probeAlone runs hsm probe on SoftHSM without a configuration.

@@ -88,25 +88,51 @@ func encodePeer(t T, public *ecdh.PublicKey) []byte {
 }
 
 // badPeers offers public keys that are no points of the key's curve, or are not
-// encoded as a peer's key must be.
+// encoded as a peer's key must be. All are refused alike.
 func (s *suite) badPeers(t T, k *hsm.Key) {
-	n := 2 * der.FieldBytes(k.Spec)
-	fresh := func(c ecdh.Curve) []byte {
-		key, err := c.GenerateKey(rand.Reader)
-		if err != nil {
-			t.Fatalf("generate a key outside: %v", err)
+	good := freshPeer(t, curves[k.Spec])
+	texts := map[string]bool{}
+	for _, peers := range []map[string][]byte{malformedPeers(t, k.Spec, good), s.otherPeers(t, k.Spec), badPoints(k.Spec, good)} {
+		for name, peer := range peers {
+			got, err := s.Token.DeriveSecret(s.ctx, client, k, peer)
+			refused(t, "DeriveSecret with a peer: "+name, got, err, hsm.ErrInvalidPublicKey)
+			if err != nil {
+				texts[err.Error()] = true
+			}
 		}
-		return encodePeer(t, key.PublicKey())
 	}
-	good := fresh(curves[k.Spec])
-	peers := map[string][]byte{
-		"nothing": nil, "empty": {}, "no DER": []byte("a public key"), "X25519": fresh(ecdh.X25519()),
-		"its point alone": good[len(good)-n-1:], "cut": good[:len(good)-1], "longer": append(bytes.Clone(good), 0), "zeros": make([]byte, len(good)),
-		"compressed": compressed(t, good, n/2), "in a sequence": value(0x30, 0, good), "a longer length": slices.Concat([]byte{0x30, 0x82, 0}, good[1:]),
+	if len(texts) > 1 {
+		t.Errorf("DeriveSecret tells bad peers apart: %q", texts)
 	}
-	for spec, curve := range curves {
-		if spec != k.Spec {
-			peers["of "+string(spec)] = fresh(curve)
+	if got, err := s.Token.DeriveSecret(s.ctx, client, k, good); err != nil || len(got) != der.FieldBytes(k.Spec) {
+		t.Errorf("DeriveSecret with a good peer afterwards = %d bytes, %v", len(got), err)
+	}
+}
+
+func freshPeer(t T, c ecdh.Curve) []byte {
+	key, err := c.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatalf("generate a key outside: %v", err)
+	}
+	return encodePeer(t, key.PublicKey())
+}
+
+// malformedPeers are not encoded as they must be.
+func malformedPeers(t T, spec keyspec.Spec, good []byte) map[string][]byte {
+	n := der.FieldBytes(spec)
+	return map[string][]byte{
+		"nothing": nil, "empty": {}, "no DER": []byte("a public key"), "zeros": make([]byte, len(good)),
+		"its point alone": good[len(good)-2*n-1:], "cut": good[:len(good)-1], "longer": append(bytes.Clone(good), 0),
+		"compressed": compressed(t, good, n), "in a sequence": value(0x30, 0, good), "a longer length": slices.Concat([]byte{0x30, 0x82, 0}, good[1:]),
+	}
+}
+
+// otherPeers are keys of another kind.
+func (s *suite) otherPeers(t T, spec keyspec.Spec) map[string][]byte {
+	peers := map[string][]byte{"X25519": freshPeer(t, ecdh.X25519())}
+	for other, curve := range curves {
+		if other != spec {
+			peers["of "+string(other)] = freshPeer(t, curve)
 		}
 	}
 	for _, other := range []keyspec.Spec{keyspec.ECCSECGP256K1, keyspec.RSA2048, keyspec.ECCNISTEdwards25519} {
@@ -114,35 +140,30 @@ func (s *suite) badPeers(t T, k *hsm.Key) {
 			peers["of "+string(other)] = o.PublicKey
 		}
 	}
-	at := len(good) - n
-	for name, change := range map[string]func(point []byte){
-		"off the curve":          func(p []byte) { p[n-1] ^= 1 },
-		"off the curve in x":     func(p []byte) { p[n/2-1] ^= 1 },
-		"zeros for a point":      func(p []byte) { clear(p) },
-		"zero for x":             func(p []byte) { clear(p[:n/2]) },
-		"zero for y":             func(p []byte) { clear(p[n/2:]) },
-		"x beyond the field":     func(p []byte) { copy(p[:n/2], bytes.Repeat([]byte{0xff}, n/2)) },
-		"y beyond the field":     func(p []byte) { copy(p[n/2:], bytes.Repeat([]byte{0xff}, n/2)) },
-		"x and y exchanged":      func(p []byte) { copy(p, slices.Concat(p[n/2:], p[:n/2])) },
-		"a point of another one": func(p []byte) { rand.Read(p[:n/2]) },
+	return peers
+}
+
+// badPoints are well encoded, and not on the curve.
+func badPoints(spec keyspec.Spec, good []byte) map[string][]byte {
+	n := der.FieldBytes(spec)
+	peers := map[string][]byte{}
+	for name, change := range map[string]func(x, y []byte){
+		"off the curve":       func(_, y []byte) { y[n-1] ^= 1 },
+		"off the curve in x":  func(x, _ []byte) { x[n-1] ^= 1 },
+		"zeros for a point":   func(x, y []byte) { clear(x); clear(y) },
+		"zero for x":          func(x, _ []byte) { clear(x) },
+		"zero for y":          func(_, y []byte) { clear(y) },
+		"x beyond the field":  func(x, _ []byte) { copy(x, bytes.Repeat([]byte{0xff}, n)) },
+		"y beyond the field":  func(_, y []byte) { copy(y, bytes.Repeat([]byte{0xff}, n)) },
+		"x and y exchanged":   func(x, y []byte) { both := slices.Concat(y, x); copy(x, both); copy(y, both[n:]) },
+		"the x of a stranger": func(x, _ []byte) { rand.Read(x) },
 	} {
-		peers[name] = bytes.Clone(good)
-		change(peers[name][at:])
+		peer := bytes.Clone(good)
+		at := len(peer) - 2*n
+		change(peer[at:at+n], peer[at+n:])
+		peers[name] = peer
 	}
-	texts := map[string]bool{}
-	for name, peer := range peers {
-		got, err := s.Token.DeriveSecret(s.ctx, client, k, peer)
-		refused(t, "DeriveSecret with a peer: "+name, got, err, hsm.ErrInvalidPublicKey)
-		if err != nil {
-			texts[err.Error()] = true
-		}
-	}
-	if len(texts) > 1 {
-		t.Errorf("DeriveSecret tells bad peers apart: %q", texts)
-	}
-	if got, err := s.Token.DeriveSecret(s.ctx, client, k, good); err != nil || len(got) != n/2 {
-		t.Errorf("DeriveSecret with a good peer afterwards = %d bytes, %v", len(got), err)
-	}
+	return peers
 }
 
 // compressed is a SubjectPublicKeyInfo with its point compressed (SEC 1, section

@@ -23,7 +23,7 @@ func (s *suite) macs(t T, of kind, a keyspec.Algorithm) {
 		message := pattern(size)
 		for name, key := range map[string]*hsm.Key{"one key": k, "another": other} {
 			mac, err := s.Token.GenerateMAC(s.ctx, client, key, a, message)
-			if lacks(t, fmt.Sprintf("GenerateMAC with %s", a), err) {
+			if lacks(t, "GenerateMAC", err) {
 				return
 			}
 			again, err := s.Token.GenerateMAC(s.ctx, client, key, a, message)

@@ -138,7 +138,7 @@ func (s *suite) inputsOf(t T, k *hsm.Key) (in *inputs, ok bool) {
 			}
 		}
 	}
-	t.Lacking("%s: %v", of, err)
+	t.Lacking("%s: %s", of, reason(err))
 	return nil, false
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 
@@ -55,9 +54,10 @@ const (
 // exerciseHandles is few, since the suite uses three times as many keys at once.
 const exerciseHandles = 8
 
-// exercise runs the suite on a token, wants nothing to be left of it, and returns
-// the names of all parts and of those that lack something.
-func exercise(t *testing.T, cfg Config, change func(*hsmtest.Fixture)) (parts, lacking []string) {
+// exercise runs the whole suite on a token, wants nothing to be left of it, and
+// returns the names of the parts for which the token lacks something. All others
+// have passed.
+func exercise(t *testing.T, cfg Config, change func(*hsmtest.Fixture)) (lacking []string) {
 	t.Helper()
 	cfg.MaxHandles, cfg.OwnerSessions = exerciseHandles, 2
 	e, err := Open(t.Context(), cfg)
@@ -76,6 +76,9 @@ func exercise(t *testing.T, cfg Config, change func(*hsmtest.Fixture)) (parts, l
 		AddGeneration: func(ctx context.Context) error { return add(ctx, exerciseStore, 2) },
 		Close:         func() {},
 	}
+	if raced { // RSA keys take long, and those of one size race as well as those of three
+		fixture.Specs = slices.DeleteFunc(allSpecs(), func(s keyspec.Spec) bool { return sameFamily[s] != "" })
+	}
 	if change != nil {
 		change(&fixture)
 	}
@@ -91,12 +94,38 @@ func exercise(t *testing.T, cfg Config, change func(*hsmtest.Fixture)) (parts, l
 	if stats := e.Stats(); stats.Epoch != 1 || stats.Poisoned != 0 {
 		t.Errorf("after the exercise: %+v", stats)
 	}
+	if diff := cmp.Diff(partsFor(fixture.Specs), outcome.parts); diff != "" {
+		t.Errorf("parts of the suite (-want +got):\n%s", diff)
+	}
 	for _, part := range outcome.parts {
 		if outcome.lacking[part] {
 			lacking = append(lacking, part)
 		}
 	}
-	return outcome.parts, lacking
+	return lacking
+}
+
+// partsFor are all parts of the suite, for some key specs or, if specs is nil, for
+// all that there are.
+func partsFor(specs []keyspec.Spec) []string {
+	if specs == nil {
+		for _, row := range keyspec.Specs {
+			if row.Spec != keyspec.SM2 { // AWS has it in China only
+				specs = append(specs, row.Spec)
+			}
+		}
+	}
+	return slices.Concat([]string{
+		"Check", "RoundTrip", "OtherAdditionalData", "FlippedCiphertext", "MalformedCiphertext", "FreshIVs", "SwappedKey",
+		"UnsupportedKey", "Random", "Seal", "FlippedSeal", "EndedContext", "ManyKeysAtOnce",
+	}, lackingOf(specs...), []string{"ManyKindsAtOnce", "Rewrap", "Discard"})
+}
+
+func allSpecs() (specs []keyspec.Spec) {
+	for _, row := range keyspec.Specs {
+		specs = append(specs, row.Spec)
+	}
+	return specs
 }
 
 // lackingOf are the parts of the suite that concern a spec and of which a token has
@@ -105,7 +134,11 @@ func lackingOf(specs ...keyspec.Spec) (parts []string) {
 	for _, spec := range specs {
 		row, _ := keyspec.Lookup(spec)
 		for _, usage := range row.Usages() {
-			for _, a := range row.Algorithms[usage] {
+			algorithms := row.Algorithms[usage]
+			if spec == keyspec.SymmetricDefault {
+				algorithms = nil // the first parts are about them
+			}
+			for _, a := range algorithms {
 				parts = append(parts, fmt.Sprintf("%s %s", spec, a))
 			}
 			parts = append(parts, fmt.Sprintf("%s %s EditedRows", spec, usage), fmt.Sprintf("%s %s WrongUse", spec, usage))
@@ -129,21 +162,15 @@ func wantLacking(t *testing.T, got, want []string) {
 }
 
 func TestExercise(t *testing.T) {
-	parts, lacking := exercise(t, configFor(newToken(t)), nil)
+	lacking := exercise(t, configFor(newToken(t)), nil)
 	wantLacking(t, lacking, append([]string{"ECC_NIST_EDWARDS25519 ED25519_PH_SHA_512"}, lackingOf(postQuantumOnes...)...))
-	for _, row := range keyspec.Specs {
-		mentioned := slices.ContainsFunc(parts, func(p string) bool { return strings.HasPrefix(p, string(row.Spec)+" ") })
-		if mentioned == (row.Spec == keyspec.SM2) {
-			t.Errorf("parts of the suite about %s: %t", row.Spec, mentioned)
-		}
-	}
 }
 
 // TestExerciseOfResidentKeys has all keys live in the token.
 func TestExerciseOfResidentKeys(t *testing.T) {
 	cfg := configFor(newToken(t))
 	cfg.Resident = []string{exerciseStore}
-	_, lacking := exercise(t, cfg, func(f *hsmtest.Fixture) {
+	lacking := exercise(t, cfg, func(f *hsmtest.Fixture) {
 		f.Resident = true
 		f.Specs = []keyspec.Spec{keyspec.SymmetricDefault, keyspec.HMAC256, keyspec.RSA2048, keyspec.ECCNISTP256, keyspec.ECCNISTEdwards25519}
 	})
@@ -159,7 +186,7 @@ func TestExerciseOfPostQuantumKeys(t *testing.T) {
 			must(t, err)
 			t.Cleanup(func() { must(t, token.Close()) })
 			cfg.Module = token.Module
-			_, lacking := exercise(t, cfg, func(f *hsmtest.Fixture) {
+			lacking := exercise(t, cfg, func(f *hsmtest.Fixture) {
 				f.Specs, f.VerifyOutside = postQuantumOnes, verifyMLDSA
 			})
 			var want []string
