@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"kmsgate/gateway/awsquery"
@@ -54,6 +55,8 @@ type call struct {
 	extend func(time.Time) error
 	// place is the limit that the call counts against now.
 	place chan struct{}
+	// slow are the places of slow requests, if the call has one of them.
+	slow *slowPlaces
 
 	event audit.Event
 	uses  []ownedUse
@@ -91,10 +94,59 @@ func (c *call) enter(limit chan struct{}) bool {
 	}
 }
 
+// enterSlow takes one of the caller's places among the slow requests, leaving
+// the one before; it does not wait.
+func (c *call) enterSlow(s *slowPlaces) bool {
+	c.leave()
+	if !s.take(c.caller.Account) {
+		return false
+	}
+	c.slow = s
+	return true
+}
+
 func (c *call) leave() {
 	if c.place != nil {
 		<-c.place
 		c.place = nil
+	}
+	if c.slow != nil {
+		c.slow.release(c.caller.Account)
+		c.slow = nil
+	}
+}
+
+// slowPlaces are the places of requests that take long. One account has a
+// quarter of them at most. Safe for concurrent use.
+type slowPlaces struct {
+	all, each int
+
+	mu    sync.Mutex
+	taken map[string]int // by account
+	total int
+}
+
+func newSlowPlaces(all int) *slowPlaces {
+	return &slowPlaces{all: all, each: max(1, all/4), taken: map[string]int{}}
+}
+
+func (s *slowPlaces) take(account string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.total >= s.all || s.taken[account] >= s.each {
+		return false
+	}
+	s.total++
+	s.taken[account]++
+	return true
+}
+
+func (s *slowPlaces) release(account string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.total--
+	if s.taken[account]--; s.taken[account] == 0 {
+		delete(s.taken, account)
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"kmsgate/gateway/kmsapi"
-	"kmsgate/hsm"
 	"kmsgate/hsm/keyspec"
 	"kmsgate/metadata"
 )
@@ -65,8 +64,7 @@ func (c *call) newDataKeyPair(ctx context.Context, spec keyspec.Spec, context ma
 	key := c.key(0)
 	if c.pair.Private == nil {
 		var err error
-		on := hsm.Call{Account: key.Account, Class: hsm.Generation}
-		if c.pair, err = c.token(key).GenerateDataKeyPair(ctx, on, spec); err != nil {
+		if c.pair, err = c.token(key).GenerateDataKeyPair(ctx, making(key.Account, spec), spec); err != nil {
 			return nil, nil, c.failed(key, "KeyPairSpec "+string(spec), err)
 		}
 	}

@@ -268,8 +268,8 @@ func (f *fixture) wantIdle(t *testing.T) {
 	if room := f.bodies.Load(); room != 0 {
 		t.Errorf("bodies take %d bytes, want none", room)
 	}
-	if reading, inFlight, generating := len(f.reading), len(f.inFlight), len(f.generating); reading+inFlight+generating != 0 {
-		t.Errorf("%d requests are being read, %d worked on, and %d have a pair made, want none", reading, inFlight, generating)
+	if reading, inFlight, generating := len(f.reading), len(f.inFlight), f.generating.total; reading+inFlight+generating != 0 {
+		t.Errorf("%d requests are being read, %d worked on, and %d have an RSA key made, want none", reading, inFlight, generating)
 	}
 }
 

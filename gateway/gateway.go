@@ -41,7 +41,7 @@ type Config struct {
 	MaxInFlight int
 	// Timeout bounds the work on one request. Optional: 10 s.
 	Timeout time.Duration
-	// GenerationTimeout is Timeout for requests that have a key pair made, which
+	// GenerationTimeout is Timeout for requests that have an RSA key made, which
 	// takes a token long. Optional: 60 s.
 	GenerationTimeout time.Duration
 	// Clock tells the time. Optional: time.Now.
@@ -68,7 +68,7 @@ type Gateway struct {
 	readiness   readiness
 	reading     chan struct{} // requests whose caller is not known yet
 	inFlight    chan struct{} // requests that are worked on
-	generating  chan struct{} // of them, those that have a key pair made, in places of their own
+	generating  *slowPlaces   // of them, those that have a key made which takes long, in places of their own
 	bodies      atomic.Int64  // bytes of bodies beyond their first room
 	// Of a request's time, a part is kept for its record.
 	workTimeout, generationTimeout, recordTimeout time.Duration
@@ -93,7 +93,7 @@ func New(c Config) (*Gateway, error) {
 		regions: slices.Clone(c.Regions), tokens: c.Tokens, store: c.Store, logger: c.Logger,
 		metrics: newMetrics(c.Metrics), noise: newNoise(), routes: routesOf(operations, refusals),
 		reading: make(chan struct{}, maxReading), inFlight: make(chan struct{}, inFlight),
-		generating:  make(chan struct{}, max(1, inFlight/8)),
+		generating:  newSlowPlaces(max(1, inFlight/8)),
 		workTimeout: timeout - timeout/4, recordTimeout: timeout / 4,
 		generationTimeout: max(orDefault(c.GenerationTimeout, time.Minute), timeout) - timeout/4,
 		clock:             c.Clock,

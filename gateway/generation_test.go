@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	ofPair   = `{"KeySpec":"ECC_NIST_P256","KeyUsage":"SIGN_VERIFY"}`
+	ofPair   = `{"KeySpec":"RSA_2048","KeyUsage":"SIGN_VERIFY"}`
 	ofSecret = `{"KeySpec":"HMAC_256","KeyUsage":"GENERATE_VERIFY_MAC"}`
 )
 
@@ -43,7 +43,7 @@ func TestPairsTakeTheirTime(t *testing.T) {
 		left = time.Until(deadline)
 		return nil
 	})
-	for body, isLong := range map[string]bool{ofPair: true, ofSecret: false, `{"KeySpec":"SYMMETRIC_DEFAULT"}`: false, `{"KeySpec":"RSA_4096"}`: true, `{}`: false} {
+	for body, isLong := range map[string]bool{ofPair: true, ofSecret: false, `{"KeySpec":"ECC_NIST_P256"}`: false, `{"KeySpec":"SYMMETRIC_DEFAULT"}`: false, `{"KeySpec":"RSA_4096"}`: true, `{}`: false} {
 		if a, err := f.call(t.Context(), account1, "Make", body); err != nil || a.status != http.StatusOK {
 			t.Fatalf("%s: %d %s, %v", body, a.status, a.body, err)
 		}
@@ -78,10 +78,10 @@ func TestPairsOutliveTheWriteDeadline(t *testing.T) {
 	}
 }
 
-// TestPairsHavePlacesOfTheirOwn: those that wait for a key pair take no place of
-// other requests, and are few.
-func TestPairsHavePlacesOfTheirOwn(t *testing.T) {
-	f := newFixture(t, func(c *Config) { c.MaxInFlight = 1 })
+// TestRSAKeysHavePlacesOfTheirOwn: requests that wait for an RSA key take no place
+// of other requests, are few, and those of one account fewer.
+func TestRSAKeysHavePlacesOfTheirOwn(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.MaxInFlight = 64 }) // eight for RSA keys, two an account
 	entered, release := make(chan struct{}), make(chan struct{})
 	f.handleMaking("Hold", func(context.Context) error {
 		entered <- struct{}{}
@@ -89,28 +89,55 @@ func TestPairsHavePlacesOfTheirOwn(t *testing.T) {
 		return nil
 	})
 	f.handle("Fine", nothing)
-	held := make(chan error, 1)
-	go func() {
-		a, err := f.call(t.Context(), account1, "Hold", ofPair)
-		if err == nil && a.status != http.StatusOK {
-			err = fmt.Errorf("%d %s", a.status, a.body)
+	held := make(chan error, 3)
+	hold := func(account string) {
+		t.Helper()
+		go func() {
+			a, err := f.call(t.Context(), account, "Hold", ofPair)
+			if err == nil && a.status != http.StatusOK {
+				err = fmt.Errorf("%d %s", a.status, a.body)
+			}
+			held <- err
+		}()
+		select {
+		case <-entered:
+		case err := <-held:
+			t.Fatalf("a request of %s was not held: %v", account, err)
 		}
-		held <- err
-	}()
-	select {
-	case <-entered:
-	case err := <-held:
-		t.Fatalf("the first request was not held: %v", err)
 	}
-	f.want(t, account2, "Fine", http.StatusOK, "")
-	if a, err := f.call(t.Context(), account2, "Hold", ofPair); err != nil || a.code != string(kmsapi.ThrottlingException) {
-		t.Errorf("the second pair: %d %s, %v; want it throttled", a.status, a.body, err)
+	hold(account1)
+	hold(account1)
+	if a, err := f.call(t.Context(), account1, "Hold", ofPair); err != nil || a.code != string(kmsapi.ThrottlingException) {
+		t.Errorf("the third RSA key of an account: %d %s, %v; want it throttled", a.status, a.body, err)
 	}
+	f.want(t, account1, "Fine", http.StatusOK, "")
+	hold(account2) // is not kept out by the other account
 	close(release)
-	if err := <-held; err != nil {
-		t.Errorf("the first request: %v, want success", err)
+	for range 3 {
+		if err := <-held; err != nil {
+			t.Errorf("a request that was held: %v, want success", err)
+		}
 	}
 	f.wantIdle(t)
+}
+
+func TestSlowPlacesAreBounded(t *testing.T) {
+	s := newSlowPlaces(4)
+	for _, account := range []string{"a", "b", "c", "d"} {
+		if !s.take(account) {
+			t.Fatalf("%s gets no place", account)
+		}
+		if s.take(account) {
+			t.Errorf("%s gets more than its share", account)
+		}
+	}
+	if s.take("e") {
+		t.Error("there are more places than all")
+	}
+	s.release("a")
+	if !s.take("e") || s.take("a") {
+		t.Error("a place that is given back is not the next one's")
+	}
 }
 
 // busyToken is the real token behind the fixture, beside which something happens

@@ -95,12 +95,11 @@ func (c *call) createKey(in *kmsapi.CreateKeyRequest) (work[kmsapi.CreateKeyResp
 // newMaterial has the token make a material for the key.
 func (c *call) newMaterial(ctx context.Context, key *metadata.KeyEntry) (metadata.Material, error) {
 	token := c.token(key)
-	on := hsm.Call{Account: key.Account, Class: hsm.Generation}
-	id, err := token.Random(ctx, on, len(hsm.MaterialID{}))
+	id, err := token.Random(ctx, c.onBehalf(key), len(hsm.MaterialID{}))
 	if err != nil {
 		return metadata.Material{}, err
 	}
-	made, err := token.Generate(ctx, on, hsm.Key{
+	made, err := token.Generate(ctx, making(key.Account, key.Spec), hsm.Key{
 		Store: key.Store, Region: key.Region, Account: key.Account, KeyID: key.ID, MaterialID: hsm.MaterialID(id),
 		Spec: key.Spec, Usage: key.Usage, Origin: key.Origin,
 	})
@@ -108,6 +107,16 @@ func (c *call) newMaterial(ctx context.Context, key *metadata.KeyEntry) (metadat
 		return metadata.Material{}, c.failed(key, keySpecText(key.Spec), err)
 	}
 	return metadata.Material{Key: made, Current: true, CreatedAt: c.now}, nil
+}
+
+// making is the call for a new key or pair of a spec: those that take long have
+// a share of the sessions of their own, and keep no other waiting.
+func making(account string, spec keyspec.Spec) hsm.Call {
+	on := hsm.Call{Account: account}
+	if keyspec.IsSlowToMake(spec) {
+		on.Class = hsm.Generation
+	}
+	return on
 }
 
 func (c *call) describeKey(*kmsapi.DescribeKeyRequest) (work[kmsapi.DescribeKeyResponse], error) {

@@ -169,13 +169,13 @@ func (c *call) receive(r *http.Request) error {
 	return c.slowDown(c.in)
 }
 
-// slowDown gives a request that has a key pair made the time that this takes,
+// slowDown gives a request that has a key made which takes long the time for it,
 // and a place among such requests, so that they never take those of others.
 func (c *call) slowDown(in any) error {
-	if c.op.makes == "" || !isPair(keyspec.Spec(c.op.text(in, c.op.makes))) {
+	if c.op.makes == "" || !keyspec.IsSlowToMake(keyspec.Spec(c.op.text(in, c.op.makes))) {
 		return nil
 	}
-	if !c.enter(c.gateway.generating) {
+	if !c.enterSlow(c.gateway.generating) {
 		c.shed = true
 		return kmsapi.Throttled()
 	}

@@ -71,6 +71,15 @@ type Row struct {
 	// Bits is the size of the secret key, or of the modulus or field of a pair;
 	// for ML-DSA and ML-KEM the number in the parameter set's name.
 	Bits int
+	// SlowToMake: a token in software takes seconds to make such a key.
+	SlowToMake bool
+}
+
+// IsSlowToMake tells whether making a key of a spec takes long; false for specs
+// that there are not.
+func IsSlowToMake(s Spec) bool {
+	row, _ := Lookup(s)
+	return row.SlowToMake
 }
 
 // Usages are the usages that the spec allows, in AWS's order.

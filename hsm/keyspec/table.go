@@ -10,7 +10,7 @@ var (
 )
 
 func rsa(s Spec, bits int) Row {
-	return Row{Spec: s, Bits: bits, Algorithms: map[Usage][]Algorithm{EncryptDecrypt: oaep, SignVerify: rsaSign}}
+	return Row{Spec: s, Bits: bits, SlowToMake: true, Algorithms: map[Usage][]Algorithm{EncryptDecrypt: oaep, SignVerify: rsaSign}}
 }
 
 func nist(s Spec, bits int, ecdsa Algorithm) Row {
