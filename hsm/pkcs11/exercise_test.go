@@ -108,17 +108,16 @@ func exercise(t *testing.T, cfg Config, change func(*hsmtest.Fixture)) (lacking 
 // partsFor are all parts of the suite, for some key specs or, if specs is nil, for
 // all that there are.
 func partsFor(specs []keyspec.Spec) []string {
-	if specs == nil {
-		for _, row := range keyspec.Specs {
-			if row.Spec != keyspec.SM2 { // AWS has it in China only
-				specs = append(specs, row.Spec)
-			}
+	var tried []keyspec.Spec
+	for _, row := range keyspec.Specs {
+		if row.Spec != keyspec.SM2 && (specs == nil || slices.Contains(specs, row.Spec)) { // AWS has SM2 in China only
+			tried = append(tried, row.Spec)
 		}
 	}
 	return slices.Concat([]string{
 		"Check", "RoundTrip", "OtherAdditionalData", "FlippedCiphertext", "MalformedCiphertext", "FreshIVs", "SwappedKey",
 		"UnsupportedKey", "Random", "Seal", "FlippedSeal", "EndedContext", "ManyKeysAtOnce",
-	}, lackingOf(specs...), []string{"ManyKindsAtOnce", "Rewrap", "Discard"})
+	}, lackingOf(tried...), []string{"ManyKindsAtOnce", "Rewrap", "Discard"})
 }
 
 func allSpecs() (specs []keyspec.Spec) {
