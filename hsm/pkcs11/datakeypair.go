@@ -44,7 +44,6 @@ func (e *Engine) GenerateDataKeyPair(ctx context.Context, on hsm.Call, spec keys
 		return hsm.DataKeyPair{}, err
 	}
 	t := keyTypes[spec][pairUsage[spec]]
-	var public []byte
 	published := make(chan []byte, 1)
 	w := work{mechanism: "data-key-pair", slow: true, run: func(s *session, _ handle, _ [3][]byte) ([]byte, error) {
 		p, err := s.makeReadablePair(&t, spec)
@@ -67,8 +66,7 @@ func (e *Engine) GenerateDataKeyPair(ctx context.Context, on hsm.Call, spec keys
 	if err != nil {
 		return hsm.DataKeyPair{}, err
 	}
-	public = <-published
-	return hsm.DataKeyPair{Private: private, Public: public}, nil
+	return hsm.DataKeyPair{Private: private, Public: <-published}, nil
 }
 
 // makeReadablePair makes a pair whose private key may be read, reads it and
