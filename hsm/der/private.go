@@ -1,6 +1,7 @@
 package der
 
 import (
+	"crypto/subtle"
 	"slices"
 
 	"kmsgate/hsm/keyspec"
@@ -35,8 +36,8 @@ func (p *Private) Encode() ([]byte, error) {
 		return p.encodeEC(c)
 	}
 	if r, ok := rawKeyOf(p.Spec); ok {
-		if r.seed == 0 || len(p.Seed) != r.seed {
-			return nil, ErrPrivateKey
+		if r.seed == 0 || len(p.Seed) != r.seed || subtle.ConstantTimeCompare(p.Seed, make([]byte, r.seed)) == 1 {
+			return nil, ErrPrivateKey // a seed of zeros is one that has been cleared
 		}
 		tag := byte(tagOctetString) // RFC 8410, section 7
 		if p.Spec != keyspec.ECCNISTEdwards25519 {

@@ -1,0 +1,4 @@
+package der
+
+// SecretTLV is for tests.
+var SecretTLV = secretTLV
