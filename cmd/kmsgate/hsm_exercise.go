@@ -103,16 +103,39 @@ func (x *exercise) clear(ctx context.Context, w io.Writer) error {
 			say(fmt.Sprintf("kmsgate/%s/%s/%d", row.Store, row.Kind, row.Generation), row.ID, err)
 		}
 	}
-	err := x.engine.Residents(ctx, hsm.Call{Class: hsm.Background}, func(r pkcs11.Resident) error {
-		if strings.Contains(r.Label, x.stores[0]) {
-			say(r.Label, r.ID, errors.New("it was made by a call that was cut off; destroy it with the HSM's own tool"))
-		}
-		return nil
-	})
+	residents, err := x.remaining(ctx)
+	for _, r := range residents {
+		say(r.Label, r.ID, errors.New("it was made by a call that was cut off; destroy it with the HSM's own tool"))
+	}
 	if left > 0 {
 		err = errors.Join(err, fmt.Errorf("%d objects of the exercise may be left in the token", left))
 	}
 	return err
+}
+
+// Calls that were cut off take away what they have made: how long that may last, and
+// how often it is looked.
+const (
+	exercisePatience = 20 * time.Second
+	exercisePoll     = 200 * time.Millisecond
+)
+
+// remaining are the keys of the suite that live in the token and stay there.
+func (x *exercise) remaining(ctx context.Context) (residents []pkcs11.Resident, err error) {
+	for range exercisePatience / exercisePoll {
+		residents = nil
+		err = x.engine.Residents(ctx, hsm.Call{Class: hsm.Background}, func(r pkcs11.Resident) error {
+			if strings.Contains(r.Label, x.stores[0]) {
+				residents = append(residents, r)
+			}
+			return nil
+		})
+		if err != nil || len(residents) == 0 {
+			break
+		}
+		time.Sleep(exercisePoll)
+	}
+	return residents, err
 }
 
 // Outcomes of a part, as they are printed.
