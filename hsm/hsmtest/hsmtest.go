@@ -147,12 +147,12 @@ func (s *suite) kindParts() (parts []part) {
 	return parts
 }
 
-// rows are those of the key specs that are tried, RSA last, whose keys take long to
-// make.
+// rows are those of the key specs that are tried, last those whose keys take long
+// to make.
 func (s *suite) rows() (rows []keyspec.Row) {
 	for _, slow := range []bool{false, true} {
 		for _, row := range keyspec.Specs {
-			if _, isRSA := modulusBytes[row.Spec]; isRSA == slow && row.Spec != keyspec.SM2 && (s.Specs == nil || slices.Contains(s.Specs, row.Spec)) {
+			if row.SlowToMake == slow && row.Spec != keyspec.SM2 && (s.Specs == nil || slices.Contains(s.Specs, row.Spec)) {
 				rows = append(rows, row)
 			}
 		}

@@ -111,7 +111,7 @@ func partsFor(specs []keyspec.Spec) []string {
 	var tried, slow []keyspec.Spec
 	for _, row := range keyspec.Specs {
 		if row.Spec != keyspec.SM2 && (specs == nil || slices.Contains(specs, row.Spec)) { // AWS has SM2 in China only
-			if keyTypes[row.Spec][keyspec.SignVerify].template.keyType == pkcs11.CKK_RSA {
+			if keyspec.IsSlowToMake(row.Spec) {
 				slow = append(slow, row.Spec)
 			} else {
 				tried = append(tried, row.Spec)
