@@ -110,6 +110,7 @@ func (s *suite) random(t T) {
 		b, err := s.Token.Random(s.ctx, client, n)
 		if err != nil || len(b) != n {
 			t.Errorf("Random(%d) = %d bytes, %v", n, len(b), err)
+			continue
 		}
 		if n >= 16 && seen[string(b[:16])] {
 			t.Errorf("Random repeats itself")
