@@ -25,7 +25,8 @@ type vector struct {
 
 // vectors are keys that everybody knows, and that protect nothing.
 var vectors = []vector{
-	{"testRSA2048 of RFC 9500, section 2.1", keyspec.RSA2048, `
+	{
+		"testRSA2048 of RFC 9500, section 2.1", keyspec.RSA2048, `
 MIIEowIBAAKCAQEAsPnoGUOnrpiSqt4XynxA+HRP7S+BSObI6qJ7fQAVSPtRkqsotWxQYLEYzNEx5ZSHTGypibVsJylvCfuToDTf
 Mul8b/CZjP2Ob0LdpYrNH6l5hvFE89FU1nZQF15oVLOpUgA7wGiHuEVawrGfey92UE68mOyUVXGweJIVDdxqdMoPvNNUl86BU02v
 lBiESxOuox+dWmuVV7vfYZ79Toh/LUK43YvJh+rhv4nKuF7iHjVjBd9sB6iDjj70HFldzOQ9r8SRI+9NirupPTkF5AKNe6kUhKJ1
@@ -43,28 +44,37 @@ Sz1TmrXadjAhy8gsG6I0pWaN7QgBuFnzQ/HOkwTm+qKwAsrZt4zeXNwsH7QXHEJCFnCmqw9QzEoZTrNt
 P8OnUG3rUjmopwKBgAqB2KYYMUqAOvYcBnEfLDmyZv9BTVNHbR2lKkMYqv5LlvDaBxVfilE02riO4p6BaAdvzXjKeRrGNEKoHNBp
 OSfYCOM16NjL8hIZB1CaV3WbT5oY+jp7Mzd57d56RZOE+ERK2uz/7JX9VSsM/LbH9pJibd4e8mikDS9ntciqOH/3`,
 		"8fb6bad671cfe698393c453357da61b56d757ab8c0f3fb9c87f2849e63131878",
-		"01ef24fa2abb1c7c446ea4e921fa278f822ab3f8828f1c5da8791359b603910e"},
-	{"testECCP256 of RFC 9500, section 2.3", keyspec.ECCNISTP256, `
+		"01ef24fa2abb1c7c446ea4e921fa278f822ab3f8828f1c5da8791359b603910e",
+	},
+	{
+		"testECCP256 of RFC 9500, section 2.3", keyspec.ECCNISTP256, `
 MHcCAQEEIObLW92AqkWunJXowVR2Z5/+yVPBaFHnEedDk5WJxk/BoAoGCCqGSM49AwEHoUQDQgAEQiVI+I+3gv+17KN0RFLHKh5V
 j71vc75eSOkyMsxFxbFsTNEMTLjVuKFxOelIgsiZJXKZNCX0FBmrfpCkKklCcg==`,
 		"b2b04340cfaee616ec9c2c62d261b208e54bb197498df52e8cadede23ac0ba5e",
-		"847de31f4cb51beca27fd08b31ab69b0bc50ab1495a1e5cb17bbe3dcd21eb128"},
-	{"testECCP384 of RFC 9500, section 2.3", keyspec.ECCNISTP384, `
+		"847de31f4cb51beca27fd08b31ab69b0bc50ab1495a1e5cb17bbe3dcd21eb128",
+	},
+	{
+		"testECCP384 of RFC 9500, section 2.3", keyspec.ECCNISTP384, `
 MIGkAgEBBDDiVjMo36v2gYhga5EyQoHB1YpEVkMbCdUQs1/syfMHyhgihG+iZxNxqagbrA41dJ2gBwYFK4EEACKhZANiAARbCQG4
 hSMpbrkZ1Q/6GpyzdLxNQJWGKCv+yhGx2VrbtUc0r1cL+CtyKM8ia89MJd28/jsaOtOUMO/3Y+HWjS4VHZFyC3eVtY2ms0Y5YTqP
 ubWo2kjGdHEX+ZGehCTzfsg=`,
 		"c4c10105a0be0ed4dd3354428dc38a9bfee64da141ce16e75c94eda272f9dd3a",
-		"aafcd9dcd72509f3c940767b4d0b3dc420572e1d9c4ebcc16e99c239ab2ea107"},
-	{"testECCP521 of RFC 9500, section 2.3", keyspec.ECCNISTP521, `
+		"aafcd9dcd72509f3c940767b4d0b3dc420572e1d9c4ebcc16e99c239ab2ea107",
+	},
+	{
+		"testECCP521 of RFC 9500, section 2.3", keyspec.ECCNISTP521, `
 MIHcAgEBBEIB2STcygqIf42Zdno32HTmN6Esy0d9bghmU1ZpTWi3ZV5QaWOP3ntFyFQBPcd6NbGGVbhMlmpgIg1A+R7Z9RRYAuqg
 BwYFK4EEACOhgYkDgYYABAHQ/XJXqEx0f1YldcBzhdvr8vUr6lgIPbgv3RUx2KrjzIdf8C/3+i2iYNjrYtbS9dZJJ44yFzagYoy7
 swMItuYY2wD2KtIExkYDWbyBiriWG/Dw/A7FquikKBc85W8A3psVfB5cgsZPVi/K3vxKTCj200LPPvYW/ILTO3KFySHyvzb92A==`,
 		"acb1b8327fef995e2458fdf5e3c33b2dc0749feabd6a894cb9bda9d70ac06c24",
-		"b5cbb151767cb434095735514bc870d2e264c89b4e1966d149403e6c8fe0f183"},
-	{"RFC 8410, section 10.3", keyspec.ECCNISTEdwards25519, `
+		"b5cbb151767cb434095735514bc870d2e264c89b4e1966d149403e6c8fe0f183",
+	},
+	{
+		"RFC 8410, section 10.3", keyspec.ECCNISTEdwards25519, `
 MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC`,
 		"a1e9156054e04fac899ae9f275132cdc07a5dbc4ea2c2ad3a1ffc6e0d253681f",
-		"80b885d1af82668ad76d1c5a1a916b5bfc23d247e2f7f450e45b5c1024843e96"},
+		"80b885d1af82668ad76d1c5a1a916b5bfc23d247e2f7f450e45b5c1024843e96",
+	},
 }
 
 func must(t testing.TB, err error) {
