@@ -34,7 +34,7 @@ func (s *session) derive(key handle, spec keyspec.Spec, point []byte) (out []byt
 	width := der.FieldBytes(spec)
 	secret, err := s.engine.module.lib.derive(s.handle, key, der.ECPointForToken(point, s.engine.findings.derivesDER), readableSecret(width))
 	if err != nil {
-		return nil, s.judge(err, s.engine.findings.badPeer, hsm.ErrInvalidPublicKey)
+		return nil, err // not the peer's fault: its point is on the curve
 	}
 	return s.takeSecret(secret, width)
 }

@@ -58,13 +58,58 @@ func broken(err error) bool {
 		return false
 	}
 	c := classOf(err, false)
-	return c == classSession || c == classLogin || c == classPIN || c == classFatal || errors.Is(err, hsm.ErrDeadline)
+	return lost(err) || c == classBusy || c == classCapacity
+}
+
+// lost tells a token that does not answer any more from one that says no.
+func lost(err error) bool {
+	if errors.Is(err, hsm.ErrDeadline) || errors.Is(err, errTrouble) {
+		return true
+	}
+	switch c := classOf(err, false); c {
+	case classSession, classLogin, classPIN, classFatal:
+		return true
+	case classDevice:
+		call, ok := errors.AsType[*callError](err)
+		if !ok {
+			return false
+		}
+		_, known := returnCodes[call.code]
+		return known && !slices.Contains(ambiguous, call.code)
+	default:
+		return false
+	}
+}
+
+// ambiguous are the codes that tokens have for all that they have no other for.
+var ambiguous = []returnCode{pkcs11.CKR_GENERAL_ERROR, pkcs11.CKR_FUNCTION_FAILED, pkcs11.CKR_DEVICE_ERROR}
+
+// errTrouble: the token failed in a way that says nothing of what it can do.
+var errTrouble = errors.New("the token is in trouble while it is looked at")
+
+// sure repeats a trial that failed as a token in trouble does: what is found
+// stays for the life of the process, so that only what fails twice on a session
+// that works is a finding.
+func (s *session) sure(try func() error) error {
+	err := try()
+	if err == nil || broken(err) || classOf(err, false) != classDevice {
+		return err
+	}
+	var random [8]byte
+	if e := s.engine.module.lib.random(s.handle, random[:]); e != nil {
+		return fmt.Errorf("%w: %w", errTrouble, e)
+	}
+	return try()
 }
 
 // key explores one spec and usage.
 func (x *explorer) key(spec keyspec.Spec, usage keyspec.Usage) error {
 	found := KeyProfile{Spec: spec, Usage: usage, Residency: Nowhere}
-	residency, err := x.tryKey(spec, usage)
+	var residency hsm.Residency
+	err := x.sure(func() (err error) {
+		residency, err = x.tryKey(spec, usage)
+		return err
+	})
 	if broken(err) {
 		return err
 	}
@@ -115,10 +160,19 @@ func (x *explorer) tryKey(spec keyspec.Spec, usage keyspec.Usage) (residency hsm
 		return "", err
 	}
 	defer x.destroyAfter(key, &err)
+	if t.makeCheck != nil { // of the key itself, for what comes back to be held against
+		if err := x.check(&t, key, &k); err != nil {
+			return "", err
+		}
+	}
 	using := key
 	residency = hsm.Resident
 	for _, domain := range x.domains {
-		back, err := x.roundTrip(domain, &t, key)
+		var back handle
+		err := x.sure(func() (err error) {
+			back, err = x.roundTripProved(domain, &t, key, &k)
+			return err
+		})
 		if broken(err) {
 			return "", err
 		}
@@ -136,7 +190,7 @@ func (x *explorer) tryKey(spec keyspec.Spec, usage keyspec.Usage) (residency hsm
 	if err := explorations[usage](x, &t, &k, using); err != nil {
 		return "", err
 	}
-	if err := x.check(&t, using, &k); err != nil {
+	if err := t.compare(x.session, &t, using, &k); err != nil {
 		return "", err
 	}
 	if t.template.keyType == pkcs11.CKK_RSA && (residency == hsm.Resident || len(x.engine.cfg.Resident) > 0) {
@@ -236,6 +290,20 @@ func (x *explorer) importRSA(making template, k *hsm.Key) (handle, error) {
 	return x.engine.module.lib.create(x.handle, making)
 }
 
+// roundTripProved wraps a key and returns what comes back, if a secret key is
+// still the same.
+func (x *explorer) roundTripProved(domain *serviceKey, t *keyType, key handle, k *hsm.Key) (handle, error) {
+	back, err := x.roundTrip(domain, t, key)
+	if err != nil || t.makeCheck == nil {
+		return back, err
+	}
+	if err := t.compare(x.session, t, back, k); err != nil {
+		x.destroyAfter(back, &err)
+		return 0, err
+	}
+	return back, nil
+}
+
 // roundTrip wraps a key and returns what comes back. A token that wants the
 // curve in the template says so by refusing it without.
 func (x *explorer) roundTrip(domain *serviceKey, t *keyType, key handle) (handle, error) {
@@ -300,9 +368,12 @@ func (x *explorer) macs(t *keyType, k *hsm.Key, key handle) (err error) {
 	if object, err := x.engine.module.lib.create(x.handle, known); err == nil {
 		got, err := x.hmac(object, a.Hash, canary[:])
 		x.destroyAfter(object, &err)
+		if err != nil {
+			return err
+		}
 		h := hmac.New(a.Hash.New, value)
 		h.Write(canary[:])
-		if err != nil || !hmac.Equal(got, h.Sum(nil)) {
+		if !hmac.Equal(got, h.Sum(nil)) {
 			return fmt.Errorf("%w: %s is not what the standard says", hsm.ErrUnsupported, a.Algorithm)
 		}
 	}

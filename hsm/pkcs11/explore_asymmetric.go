@@ -33,7 +33,7 @@ func (x *explorer) signatures(t *keyType, k *hsm.Key, key handle) error {
 				way.Messages = append(way.Messages, as)
 			}
 		}
-		err := x.signature(t, k, key, public, &way)
+		err := x.sure(func() error { return x.signature(t, k, key, public, &way) })
 		if err == nil && signings[a].mu != 0 {
 			err = x.representatives(t, k, key, public, &way)
 		}
@@ -193,7 +193,7 @@ func (x *explorer) encryption(t *keyType, k *hsm.Key, key handle) error {
 	works := 0
 	for _, a := range row.Algorithms[keyspec.EncryptDecrypt] {
 		way := AlgorithmProfile{Spec: k.Spec, Algorithm: a, Private: Nowhere, Public: Nowhere}
-		err := x.oaep(t, k, key, &way)
+		err := x.sure(func() error { return x.oaep(t, k, key, &way) })
 		if broken(err) {
 			return err
 		}
@@ -304,7 +304,7 @@ var pairSpecs = []keyspec.Spec{
 // dataKeyPairs tries which private keys can be read.
 func (x *explorer) dataKeyPairs() error {
 	for _, spec := range pairSpecs {
-		err := x.dataKeyPair(spec)
+		err := x.sure(func() error { return x.dataKeyPair(spec) })
 		if broken(err) {
 			return err
 		}

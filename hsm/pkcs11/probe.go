@@ -56,7 +56,11 @@ func (s *session) chooseWrap() error {
 	e := s.engine
 	var problems []string
 	for _, mechanism := range e.cfg.WrapMechanisms {
-		domain, err := s.testWrap(mechanism)
+		var domain *serviceKey
+		err := s.sure(func() (err error) {
+			domain, err = s.testWrap(mechanism)
+			return err
+		})
 		if err == nil {
 			e.wrapMech, e.unwrapNeedsLength = mechanism, domain.needsLength
 			return nil

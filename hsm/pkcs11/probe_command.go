@@ -138,7 +138,7 @@ func (p *prober) mechanisms() error {
 	for _, listed := range list {
 		row := MechanismProfile{Mechanism: mechanismName(listed.Mechanism)}
 		info, err := m.mechanismInfo(p.engine.slot, listed.Mechanism)
-		if broken(err) {
+		if lost(err) {
 			return err
 		}
 		row.MinKey, row.MaxKey = info.MinKeySize, info.MaxKeySize
@@ -164,7 +164,7 @@ func (p *prober) emptyIV() (err error) {
 	for i := range out {
 		out[i] = make([]byte, len(canary)+tagBytes+ivBytesLong)
 		n, err := lib.gcmEncrypt(p.handle, key, nil, nil, canary[:], out[i])
-		if broken(err) {
+		if lost(err) {
 			return err
 		}
 		if err != nil {
@@ -238,7 +238,7 @@ func (p *prober) ceiling() (err error) {
 // try notes how a trial went. A token that does not answer ends the probe.
 func (p *prober) try(trials *[]Trial, what string, do func() error) error {
 	err := do()
-	if broken(err) {
+	if lost(err) {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	t := Trial{What: what, Works: err == nil}

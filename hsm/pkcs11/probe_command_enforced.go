@@ -83,7 +83,7 @@ func (p *prober) enforcement() error {
 			if refused == nil {
 				return brokenPromise(t.means)
 			}
-			if broken(refused) || errors.Is(refused, errNotKnown) {
+			if lost(refused) || errors.Is(refused, errNotKnown) {
 				return refused
 			}
 			return nil
