@@ -16,11 +16,11 @@ func (c *call) admit() error {
 		}
 	}
 	for _, r := range c.resources {
-		if r.key != nil && (r.target.usage != "" || r.target.public) && c.token(r.key) == nil {
-			return fmt.Errorf("%w: no token is configured for key store %s", hsm.ErrUnavailable, r.key.Store)
-		}
 		if r.key != nil && r.target.states != 0 && !r.target.states.Has(r.key.State) {
 			return kmsapi.WrongState(r.key.ARN(), kmsapi.KeyState(r.key.State))
+		}
+		if r.key != nil && (r.target.usage != "" || r.target.public) && c.token(r.key) == nil {
+			return fmt.Errorf("%w: no token is configured for key store %s", hsm.ErrUnavailable, r.key.Store)
 		}
 	}
 	return nil

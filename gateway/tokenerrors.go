@@ -40,7 +40,8 @@ func (c *call) failed(key *metadata.KeyEntry, what string, err error) error {
 func keySpecText(s keyspec.Spec) string { return "KeySpec " + string(s) }
 
 // missing raises an alarm over a key whose material the token does not have, and
-// puts it out of service until it is found again. The caller hears what AWS says
+// puts it out of service until an operator has it found again (kmsgate doctor
+// -repair) or its owner enables it. The caller hears what AWS says
 // of a key in a key store that cannot be reached.
 func (c *call) missing(e *missingError) *kmsapi.Error {
 	c.gateway.report(c, true, e)

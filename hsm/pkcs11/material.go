@@ -3,6 +3,7 @@ package pkcs11
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/miekg/pkcs11"
 
@@ -35,6 +36,7 @@ func (e *Engine) Generate(ctx context.Context, on hsm.Call, k hsm.Key) (hsm.Key,
 		k.Blob = newResidentID()
 	}
 	made, again := make(chan hsm.Key, 1), false
+	var gone atomic.Bool // nobody waits for the key any more
 	w := work{mechanism: "generate", slow: t.isPair(), run: func(s *session, _ handle, _ [3][]byte) ([]byte, error) {
 		if again && k.Residency == hsm.Resident {
 			if err := s.destroyUnfinished(&t, &k); err != nil {
@@ -44,12 +46,16 @@ func (e *Engine) Generate(ctx context.Context, on hsm.Call, k hsm.Key) (hsm.Key,
 		again = true
 		k := k
 		err := s.generateMaterial(ctx, &t, &k)
+		if err == nil && gone.Load() && k.Residency == hsm.Resident {
+			return nil, s.destroyUnfinished(&t, &k)
+		}
 		if err == nil {
 			made <- k
 		}
 		return nil, err
 	}}
 	if _, err := e.do(ctx, on, nil, &w); err != nil {
+		gone.Store(true)
 		return hsm.Key{}, err
 	}
 	return <-made, nil

@@ -48,21 +48,25 @@ var enforcementTrials = []struct {
 	{"CKA_WRAP: a key without it does not wrap", keysGetOut, mayEncrypt, nil, (*prober).wrapUnder},
 	{
 		"CKA_ALLOWED_MECHANISMS: another mechanism is refused", keysDoMore, mayEncrypt,
-		[]valueAttr{{pkcs11.CKA_ALLOWED_MECHANISMS, ulongs(pkcs11.CKM_AES_CBC)}}, (*prober).encryptOnce,
+		[]valueAttr{{pkcs11.CKA_ALLOWED_MECHANISMS, ulongs(pkcs11.CKM_AES_CBC)}},
+		(*prober).encryptOnce,
 	},
 	{
 		"CKA_WRAP_WITH_TRUSTED: only a trusted key wraps it", keysGetOut, mayEncrypt | mayBeExtracted,
-		[]valueAttr{{pkcs11.CKA_WRAP_WITH_TRUSTED, yes}}, (*prober).wrapUnderDomain,
+		[]valueAttr{{pkcs11.CKA_WRAP_WITH_TRUSTED, yes}},
+		(*prober).wrapUnderDomain,
 	},
 	{
 		"CKA_MODIFIABLE: nothing is changed without it", keysAreChanged, mayEncrypt,
-		[]valueAttr{{pkcs11.CKA_MODIFIABLE, no}}, func(p *prober, key handle) error {
+		[]valueAttr{{pkcs11.CKA_MODIFIABLE, no}},
+		func(p *prober, key handle) error {
 			return p.setAttribute(key, pkcs11.CKA_LABEL, "changed")
 		},
 	},
 	{
 		"CKA_COPYABLE: no copy is made without it", keysAreChanged, mayEncrypt,
-		[]valueAttr{{pkcs11.CKA_COPYABLE, no}}, func(p *prober, key handle) error {
+		[]valueAttr{{pkcs11.CKA_COPYABLE, no}},
+		func(p *prober, key handle) error {
 			return p.copyWith(key, attribute(pkcs11.CKA_LABEL, "copy"))
 		},
 	},

@@ -3,6 +3,7 @@ package pkcs11
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -105,9 +106,18 @@ func (e *Engine) residentsAmong(ctx context.Context, on hsm.Call, class uint, ob
 	return <-found, nil
 }
 
+// noLabelOfOurs are the codes for a label that is longer than all of ours, and
+// for an object without one.
+var noLabelOfOurs = []returnCode{
+	pkcs11.CKR_BUFFER_TOO_SMALL, pkcs11.CKR_ATTRIBUTE_TYPE_INVALID, pkcs11.CKR_ATTRIBUTE_SENSITIVE,
+}
+
 // resident describes an object; ours is false if it is no KMS key's.
 func (s *session) resident(object handle, class uint) (r Resident, ours bool, err error) {
 	label, err := s.read(object, pkcs11.CKA_LABEL)
+	if call, ok := errors.AsType[*callError](err); ok && slices.Contains(noLabelOfOurs, call.code) {
+		return r, false, nil
+	}
 	if err != nil || !strings.HasPrefix(string(label), residentLabel) {
 		return r, false, err
 	}
