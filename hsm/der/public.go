@@ -97,7 +97,8 @@ func ParsePublic(spki []byte) (*Public, error) {
 
 // Go is the key as the standard library has it: *rsa.PublicKey,
 // *ecdsa.PublicKey or ed25519.PublicKey. It is false for keys that the library
-// does not know, and for what is not a valid key of its spec.
+// does not know, and for what is not a valid key of its spec. It shares nothing
+// with p.
 func (p *Public) Go() (crypto.PublicKey, bool) {
 	if c, ok := nistCurves[p.Spec]; ok {
 		if key, err := ecdsa.ParseUncompressedPublicKey(c.elliptic, p.Point); err == nil {
