@@ -14,7 +14,7 @@ import (
 // it into that state, once, in a change of the gateway's own.
 func TestMissingKeysBecomeUnavailable(t *testing.T) {
 	f := newFixtureOn(t, newEngine(t, testStore), nil)
-	signing, symmetric, disabled := f.createKey(t, account1, `{"KeySpec":"ECC_NIST_P256","KeyUsage":"SIGN_VERIFY"}`), f.createKey(t, account1, "{}"), f.createKey(t, account1, `{"KeySpec":"ECC_NIST_P256","KeyUsage":"SIGN_VERIFY"}`)
+	signing, symmetric, disabled := f.createKey(t, account1, ofPair), f.createKey(t, account1, "{}"), f.createKey(t, account1, ofPair)
 	sign := map[string]any{"KeyId": signing, "Message": "AA==", "SigningAlgorithm": "ECDSA_SHA_256"}
 	f.mustCall(t, "Sign", sign)
 	f.mustCall(t, "DisableKey", map[string]any{"KeyId": disabled})
