@@ -51,7 +51,7 @@ func encryptWorks(t testing.TB, e *Engine, k *hsm.Key) {
 		if _, err = e.Encrypt(t.Context(), client, k, []byte("x"), nil); err == nil {
 			return
 		}
-		if !errors.Is(err, hsm.ErrUnavailable) && !errors.Is(err, hsm.ErrBusy) {
+		if !errors.Is(err, hsm.ErrUnavailable) && !errors.Is(err, hsm.ErrBusy) && !errors.Is(err, hsm.ErrDeadline) {
 			break
 		}
 		time.Sleep(10 * time.Millisecond)
