@@ -2,6 +2,7 @@ package pkcs11
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/sha3"
 	"crypto/x509"
 	"encoding/base64"
@@ -328,9 +329,7 @@ func (x *explorer) dataKeyPair(spec keyspec.Spec) (err error) {
 			return err
 		}
 		defer p.Clear()
-		private, err := p.Encode()
-		clear(private)
-		return err
+		return holdsTogether(p)
 	}
 	making := t.template
 	making.may |= mayBeRead
@@ -340,7 +339,44 @@ func (x *explorer) dataKeyPair(spec keyspec.Spec) (err error) {
 		return fmt.Errorf("%w: whether RSA keys can be read was not tried: %s", hsm.ErrUnsupported, problemOf(err))
 	}
 	defer x.destroyAfter(key, &err)
-	return x.readPrivate(key, pkcs11.CKK_RSA, &der.Private{})
+	public, err := publicOf(&k)
+	if err != nil {
+		return err
+	}
+	p := &der.Private{Public: *public}
+	if err := x.readPrivate(key, pkcs11.CKK_RSA, p); err != nil {
+		return err
+	}
+	return holdsTogether(p)
+}
+
+// errNotItsPrivate: what the token gives out is not the private key of the pair.
+var errNotItsPrivate = fmt.Errorf("%w: the private key that is read is not that of the public key", hsm.ErrUnsupported)
+
+// holdsTogether is nil if a private key that was read for a trial is that of its
+// public key, as far as the standard library knows such keys.
+func holdsTogether(p *der.Private) error {
+	private, err := p.Encode()
+	if err != nil {
+		return err
+	}
+	defer clear(private)
+	known, ok := p.Public.Go()
+	if !ok {
+		return nil
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(private)
+	if err != nil {
+		return errNotItsPrivate
+	}
+	signer, ok := parsed.(crypto.Signer)
+	if !ok {
+		return errNotItsPrivate
+	}
+	if public, ok := signer.Public().(interface{ Equal(crypto.PublicKey) bool }); !ok || !public.Equal(known) {
+		return errNotItsPrivate
+	}
+	return nil
 }
 
 // publishedKey is testRSA2048 of RFC 9500, section 2.1: a private key that

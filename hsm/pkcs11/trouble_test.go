@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"kmsgate/hsm"
+	"kmsgate/hsm/der"
 	"kmsgate/hsm/keyspec"
 	"kmsgate/softhsm"
 )
@@ -69,5 +70,26 @@ func TestTroubleIsNotBlamedOnData(t *testing.T) {
 	shim.Fail(softhsm.Decrypt, 0x5, 1)
 	if _, err := e.PublicKey(t.Context(), client, rsaKey); err != nil {
 		t.Errorf("PublicKey after one general error of C_Decrypt = %v", err)
+	}
+}
+
+// TestPairsThatAreReadHoldTogether: a token whose private keys come out in another
+// form than the standard's is not to give pairs to callers.
+func TestPairsThatAreReadHoldTogether(t *testing.T) {
+	e := openWithKeys(t, nil)
+	s := ownSession(t, e)
+	for _, spec := range []keyspec.Spec{keyspec.ECCNISTP256, keyspec.ECCNISTP521, keyspec.ECCNISTEdwards25519} {
+		kind := keyTypes[spec][keyspec.SignVerify]
+		read := func() *der.Private {
+			p, err := s.makeReadablePair(&kind, spec)
+			must(t, err)
+			return p
+		}
+		one, other := read(), read()
+		must(t, holdsTogether(one))
+		one.D, one.Seed = other.D, other.Seed
+		if err := holdsTogether(one); !errors.Is(err, hsm.ErrUnsupported) {
+			t.Errorf("%s with the private key of another pair = %v, want %v", spec, err, hsm.ErrUnsupported)
+		}
 	}
 }
