@@ -14,6 +14,7 @@ import (
 
 	"kmsgate/hsm"
 	"kmsgate/hsm/hsmtest"
+	"kmsgate/hsm/keyspec"
 	"kmsgate/hsm/pkcs11"
 )
 
@@ -28,15 +29,16 @@ const exerciseCleanup = time.Minute
 type exercise struct {
 	engine *pkcs11.Engine
 	stores [2]string
+	specs  []keyspec.Spec   // to be tried; nil: all
 	rows   []hsm.ServiceKey // all that were made, or were to be
 }
 
 // exercise runs the conformance suite on keys of throw-away stores.
-func (p *program) exercise(ctx context.Context, engine *pkcs11.Engine) error {
+func (p *program) exercise(ctx context.Context, engine *pkcs11.Engine, specs []keyspec.Spec) error {
 	var suffix [4]byte
 	_, _ = rand.Read(suffix[:]) // never fails (crypto/rand, since Go 1.24)
 	name := "exercise-" + hex.EncodeToString(suffix[:])
-	x := &exercise{engine: engine, stores: [2]string{name, "exercise-other-" + hex.EncodeToString(suffix[:])}}
+	x := &exercise{engine: engine, specs: specs, stores: [2]string{name, "exercise-other-" + hex.EncodeToString(suffix[:])}}
 	err := x.prepare(ctx)
 	if err == nil {
 		err = x.run(ctx, p)
@@ -81,7 +83,7 @@ func (x *exercise) addGeneration(ctx context.Context, store string, generation i
 
 func (x *exercise) fixture() hsmtest.Fixture {
 	return hsmtest.Fixture{
-		Token: x.engine, Store: x.stores[0], OtherStore: x.stores[1], Handles: exerciseHandles,
+		Token: x.engine, Store: x.stores[0], OtherStore: x.stores[1], Handles: exerciseHandles, Specs: x.specs,
 		Rewrap: x.engine.Rewrap, Discard: x.engine.DestroyResident,
 		AddGeneration: func(ctx context.Context) error { return x.addGeneration(ctx, x.stores[0], 2) },
 		Close:         func() {},

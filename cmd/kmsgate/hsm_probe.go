@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 
 	"kmsgate/hsm/keyspec"
 	"kmsgate/hsm/pkcs11"
@@ -27,13 +28,15 @@ type probeOptions struct {
 	strict        bool
 	json          bool
 	exercise      bool
+	specs         string
+	exercised     []keyspec.Spec // those of specs; nil: all
 	sessions      int
 	engine        pkcs11.Config
 	pinFile       string
 }
 
 func runHSMProbe(ctx context.Context, p *program, args []string) error {
-	set := p.flags("hsm probe (-config FILE [-token NAME] | -module PATH (-label L | -serial S) -pin-file F [-init-arguments S]) [-strict] [-json] [-sessions N] [-exercise]", hsmProbeUsage)
+	set := p.flags("hsm probe (-config FILE [-token NAME] | -module PATH (-label L | -serial S) -pin-file F [-init-arguments S]) [-strict] [-json] [-sessions N] [-exercise [-specs S,S]]", hsmProbeUsage)
 	var o probeOptions
 	set.StringVar(&o.config, "config", "", "configuration `file`")
 	set.StringVar(&o.token, "token", "", "`name` of the one configured token; it may be left out if there is one")
@@ -46,6 +49,7 @@ func runHSMProbe(ctx context.Context, p *program, args []string) error {
 	set.BoolVar(&o.json, "json", false, "print the profile as JSON")
 	set.IntVar(&o.sessions, "sessions", 256, "how many sessions to open at once, at most")
 	set.BoolVar(&o.exercise, "exercise", false, "run the conformance suite")
+	set.StringVar(&o.specs, "specs", "", "exercise these key `specs` alone, such as RSA_2048,HMAC_256")
 	if err := p.parse(set, args); err != nil {
 		return err
 	}
@@ -73,6 +77,21 @@ func runHSMProbe(ctx context.Context, p *program, args []string) error {
 	})
 }
 
+// readSpecs takes the list of key specs apart.
+func (o *probeOptions) readSpecs() error {
+	if o.specs == "" {
+		return nil
+	}
+	for name := range strings.SplitSeq(o.specs, ",") {
+		spec := keyspec.Spec(strings.TrimSpace(name))
+		if _, ok := keyspec.Lookup(spec); !ok || spec == keyspec.SM2 {
+			return usagef("-specs: there is no key spec %q to exercise", spec)
+		}
+		o.exercised = append(o.exercised, spec)
+	}
+	return nil
+}
+
 func (o *probeOptions) check() error {
 	named := o.engine.Label != "" || o.engine.Serial != ""
 	switch {
@@ -86,8 +105,10 @@ func (o *probeOptions) check() error {
 		return usagef("-sessions: at least 1")
 	case o.exercise && o.json:
 		return usagef("-exercise and -json do not go together")
+	case o.specs != "" && !o.exercise:
+		return usagef("-specs goes with -exercise")
 	}
-	return nil
+	return o.readSpecs()
 }
 
 // probeToken prints the profile of a token and has it exercised.
@@ -115,7 +136,7 @@ func (p *program) probeToken(ctx context.Context, o probeOptions) (err error) {
 	if !o.exercise {
 		return nil
 	}
-	return p.exercise(ctx, engine)
+	return p.exercise(ctx, engine, o.exercised)
 }
 
 // describe prints what can be said of a token that does not serve, if anything

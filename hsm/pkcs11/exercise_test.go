@@ -3,7 +3,9 @@ package pkcs11
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -164,8 +166,24 @@ func wantLacking(t *testing.T, got, want []string) {
 	}
 }
 
+// wantSummary wants the README of hsm to have the last line of an exercise of all
+// key specs, which kmsgate hsm probe -exercise prints.
+func wantSummary(t *testing.T, lacking []string) {
+	t.Helper()
+	if raced { // not all specs
+		return
+	}
+	text, err := os.ReadFile("../README.md")
+	must(t, err)
+	line := fmt.Sprintf("\n    %d passed, 0 failed, %d lacking\n", len(partsFor(nil))-len(lacking), len(lacking))
+	if !strings.Contains(string(text), line) {
+		t.Errorf("../README.md does not have %q", strings.TrimSpace(line))
+	}
+}
+
 func TestExercise(t *testing.T) {
 	lacking := exercise(t, configFor(newToken(t)), nil)
+	wantSummary(t, lacking)
 	wantLacking(t, lacking, append([]string{"ECC_NIST_EDWARDS25519 ED25519_PH_SHA_512"}, lackingOf(postQuantumOnes...)...))
 }
 

@@ -333,7 +333,7 @@ func (x *explorer) dataKeyPair(spec keyspec.Spec) (err error) {
 	}
 	making := t.template
 	making.may |= mayBeRead
-	var k hsm.Key
+	k := hsm.Key{KeyID: "explored", Spec: keyspec.RSA2048}
 	key, err := x.importRSA(making, &k)
 	if err != nil {
 		return fmt.Errorf("%w: whether RSA keys can be read was not tried: %s", hsm.ErrUnsupported, problemOf(err))

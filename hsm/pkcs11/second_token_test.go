@@ -34,6 +34,7 @@ func TestExerciseOfASecondKindOfToken(t *testing.T) {
 			f.Specs = append([]keyspec.Spec{keyspec.SymmetricDefault, keyspec.HMAC256, keyspec.ECCNISTP256}, notOnNSS...)
 		}
 	})
+	wantSummary(t, lacking)
 	wantLacking(t, lacking, lackingOf(notOnNSS...))
 }
 
