@@ -1,8 +1,9 @@
 package gateway
 
 import (
+	"slices"
+
 	"kmsgate/gateway/arn"
-	"kmsgate/gateway/identity"
 	"kmsgate/hsm/keyspec"
 	"kmsgate/metadata"
 )
@@ -59,7 +60,10 @@ func aliasNewTarget(action string) target {
 
 // operations is the API: every operation that is served. What is not served
 // stands in refusals, with its reason.
-var operations = []operation{
+var operations = slices.Concat(kmsOperations, grantOperations, stsOperations, userOperations, roleOperations)
+
+// kmsOperations are the operations on keys and aliases.
+var kmsOperations = []operation{
 	{
 		service: serviceKMS, name: "CreateAlias", bucket: "CreateAlias",
 		targets: []target{alias("CreateAlias"), aliasNewTarget("CreateAlias")},
@@ -252,10 +256,5 @@ var operations = []operation{
 		targets: uses("VerifyMac", keyspec.GenerateVerifyMAC),
 		records: []string{"KeyId", "MacAlgorithm", "DryRun"},
 		typed:   do(nil, (*call).verifyMac),
-	},
-
-	{
-		service: serviceSTS, name: "GetCallerIdentity", bucket: "GetCallerIdentity", readOnly: true,
-		typed: do(nil, sts(identity.GetCallerIdentity)),
 	},
 }

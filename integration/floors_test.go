@@ -33,6 +33,7 @@ var floors = map[string]int{
 	"hsm/pkcs11":       2,
 	"hsm/hsmtest":      2,
 	"gateway/sigv4":    2,
+	"gateway/session":  2,
 	"gateway/awsjson":  2,
 	"gateway/awsquery": 2,
 	"gateway/envelope": 2,

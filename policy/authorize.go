@@ -37,6 +37,18 @@ type Input struct {
 	// CrossAccount tells that the operation works on keys of other accounts.
 	CrossAccount bool
 
+	// Grants are the grants on the key whose grantee is the caller: by its own
+	// ARN, or by its role's. Who the grantee of a grant is, is for the caller of
+	// Authorize to find out.
+	Grants []*Grant
+
+	// AccountGrants are the grants on the key whose grantee is the caller's
+	// account: IAM in that account decides who in it may use them.
+	AccountGrants []*Grant
+
+	// Granted is what grants' constraints are held against.
+	Granted GrantContext
+
 	// Context has the request's condition keys. Nil has none.
 	Context Context
 }
@@ -52,6 +64,9 @@ type Decision struct {
 	Document  int // index in Input.Identity or Input.Session, else 0
 	Statement int // index in the document
 	Sid       string
+
+	// Grant that allowed, if Reason is GrantAllows.
+	Grant string
 }
 
 // Reason is the rule that decided.
@@ -65,6 +80,7 @@ const (
 	AccountAllows   // the key policy allows the account, and the identity's side the caller
 	IdentityAllows  // an operation that no key policy governs
 	BothSidesAllow  // key of another account: its policy and the identity's side
+	GrantAllows     // a grant to the caller
 
 	KeyPolicyDenies
 	IdentityDenies
@@ -84,7 +100,7 @@ const (
 
 var reasonNames = [...]string{
 	"Undecided",
-	"KeyPolicyAllows", "AccountAllows", "IdentityAllows", "BothSidesAllow",
+	"KeyPolicyAllows", "AccountAllows", "IdentityAllows", "BothSidesAllow", "GrantAllows",
 	"KeyPolicyDenies", "IdentityDenies", "BoundaryDenies", "SessionDenies",
 	"NoKeyPolicyAllows", "NoIdentityAllows", "NoBoundaryAllows", "NoSessionAllows",
 	"Foreign",

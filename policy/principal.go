@@ -31,6 +31,9 @@ type Principal struct {
 	Account string // 12 digits; empty for a web identity or a service
 	ARN     string // of the user, session or root; the name of a service or provider
 	RoleARN string // of a session's role, with its path; empty for all others
+	// ID is the unique id of the user, or of the session's role: what a document
+	// that was bound names it by. Empty for all others.
+	ID string
 }
 
 // sound tells whether p is complete enough to be decided about.

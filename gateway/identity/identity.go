@@ -7,29 +7,53 @@ import (
 	"context"
 
 	"kmsgate/gateway/arn"
+	"kmsgate/gateway/session"
+	"kmsgate/metadata"
 	"kmsgate/policy"
 )
 
 // Caller is an authenticated principal.
 type Caller struct {
-	// Account is the caller's account, 12 digits; empty before authentication.
+	Kind policy.Kind // AccountRoot, User, RoleSession, WebIdentity; zero before authentication
+	// Account is the caller's account, 12 digits; empty before authentication. Of a
+	// web identity it is that of the role that it asks for.
 	Account string
-	// ARN of the principal: the account root, a user, or a role session.
+	// ARN of the principal: the account root, a user, a role session, or the
+	// provider of a web identity.
 	ARN string
-	// UserID is the principal's unique id; for the root the account id.
+	// UserID as GetCallerIdentity says it: of the root the account id, of a user its
+	// unique id, of a role session the role's and the session's name.
 	UserID string
-	// AccessKeyID that signed the request.
+	// AccessKeyID that signed the request; empty for a web identity.
 	AccessKeyID string
+	// Entry of the user, or of the session's role; nil for the root and for web
+	// identities.
+	Entry *metadata.PrincipalEntry
+	// Session is what the session token says; nil for long-term keys. Its secret is
+	// not in it.
+	Session *session.Claims
+	// SessionPolicies are the session's, compiled; nil for none.
+	SessionPolicies []*policy.Policy
 }
 
 // Root is the caller who signed with an access key of an account's root.
 func Root(account, accessKeyID string) Caller {
-	return Caller{Account: account, ARN: arn.Root(account), UserID: account, AccessKeyID: accessKeyID}
+	return Caller{Kind: policy.AccountRoot, Account: account, ARN: arn.Root(account), UserID: account, AccessKeyID: accessKeyID}
 }
 
 // Principal is the caller as policies see it.
 func (c Caller) Principal() policy.Principal {
-	return policy.Principal{Kind: policy.AccountRoot, Account: c.Account, ARN: c.ARN}
+	p := policy.Principal{Kind: c.Kind, Account: c.Account, ARN: c.ARN}
+	if c.Kind == policy.WebIdentity {
+		p.Account = ""
+	}
+	if c.Entry != nil {
+		p.ID = c.Entry.ID
+	}
+	if c.Kind == policy.RoleSession && c.Entry != nil {
+		p.RoleARN = c.Entry.ARN()
+	}
+	return p
 }
 
 // GetCallerIdentityRequest has no members (STS API Reference, GetCallerIdentity).

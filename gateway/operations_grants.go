@@ -1,0 +1,4 @@
+package gateway
+
+// grantOperations are the operations on grants.
+var grantOperations = []operation{}
