@@ -28,6 +28,12 @@ type operation struct {
 	// makes is the member with the spec of the key, or of the data key pair, that
 	// the token makes for it; empty for none.
 	makes string
+	// anonymous: nobody signs the request; identify finds out who calls from what is
+	// in it.
+	anonymous bool
+	// identify sets the caller of an anonymous operation, once the request is
+	// decoded and found within its constraints. Nil for signed operations.
+	identify func(c *call, in any) error
 	// readOnly as CloudTrail has it: true for all cryptographic operations.
 	readOnly bool
 	// records are the request members that the audit record keeps; every
@@ -47,6 +53,7 @@ type service string
 const (
 	serviceKMS service = "kms"
 	serviceSTS service = "sts"
+	serviceIAM service = "iam"
 )
 
 // eventSource is CloudTrail's name of the service.
@@ -61,6 +68,17 @@ const (
 	onCiphertext                    // the key that made a ciphertext, optionally named too
 	onAlias                         // an alias by name; authorised by identity on the alias
 	onAliasTarget                   // the key that the alias named by a member points to now
+
+	// Of IAM, named by a member: by name, where it is not said otherwise.
+	onUser
+	onGroup
+	onRole
+	onPolicy   // a managed policy, by ARN; by its name if it is to be made
+	onProvider // an OIDC provider, by ARN; by its URL if it is to be made
+
+	// onTrust is a role by ARN, of any account: its trust policy decides, as a key
+	// policy does about a key.
+	onTrust
 )
 
 // A target is one thing that an operation acts on and how it is admitted.
@@ -77,6 +95,12 @@ type target struct {
 	action string
 	// forms of identifier that are allowed.
 	forms arn.Form
+	// makes: it does not exist yet. Its ARN is made of the member and of the request's
+	// Path.
+	makes bool
+	// self: the member may be absent, and then the caller itself is meant: the user,
+	// or the account's root.
+	self bool
 	// optional: the member may be absent, and then there is no such target.
 	optional bool
 	// foreign: usable on a key of another account, named by ARN.

@@ -94,6 +94,20 @@ const (
 	ValidationError      kmsapi.Code = "ValidationError"
 )
 
+// Codes of IAM and STS (IAM API Reference and STS API Reference).
+const (
+	DeleteConflict          kmsapi.Code = "DeleteConflict"
+	EntityAlreadyExists     kmsapi.Code = "EntityAlreadyExists"
+	IDPCommunicationError   kmsapi.Code = "IDPCommunicationError"
+	IDPRejectedClaim        kmsapi.Code = "IDPRejectedClaim"
+	InvalidIdentityToken    kmsapi.Code = "InvalidIdentityToken"
+	InvalidInput            kmsapi.Code = "InvalidInput"
+	LimitExceeded           kmsapi.Code = "LimitExceeded"
+	MalformedPolicyDocument kmsapi.Code = "MalformedPolicyDocument"
+	NoSuchEntity            kmsapi.Code = "NoSuchEntity"
+	PackedPolicyTooLarge    kmsapi.Code = "PackedPolicyTooLarge"
+)
+
 func malformed() *kmsapi.Error {
 	return &kmsapi.Error{Code: MalformedQueryString, Message: "The query string contains a syntax error."}
 }
@@ -142,6 +156,16 @@ var codes = map[kmsapi.Code]codeRow{
 	MissingAction:                              {"MissingAction", http.StatusBadRequest},
 	InvalidAction:                              {"InvalidAction", http.StatusBadRequest},
 	ValidationError:                            {"ValidationError", http.StatusBadRequest},
+	DeleteConflict:                             {"DeleteConflict", http.StatusConflict},
+	EntityAlreadyExists:                        {"EntityAlreadyExists", http.StatusConflict},
+	IDPCommunicationError:                      {"IDPCommunicationError", http.StatusBadRequest},
+	IDPRejectedClaim:                           {"IDPRejectedClaim", http.StatusForbidden},
+	InvalidIdentityToken:                       {"InvalidIdentityToken", http.StatusBadRequest},
+	InvalidInput:                               {"InvalidInput", http.StatusBadRequest},
+	LimitExceeded:                              {"LimitExceeded", http.StatusConflict},
+	MalformedPolicyDocument:                    {"MalformedPolicyDocument", http.StatusBadRequest},
+	NoSuchEntity:                               {"NoSuchEntity", http.StatusNotFound},
+	PackedPolicyTooLarge:                       {"PackedPolicyTooLarge", http.StatusBadRequest},
 }
 
 // rowOf is the row of a code; those without one keep their status and lose the

@@ -1,6 +1,10 @@
 package kmsapi
 
-import "reflect"
+import (
+	"reflect"
+	"strings"
+	"unicode"
+)
 
 // pattern is a constraint of the one kind that KMS has: a string is made of
 // certain characters.
@@ -36,12 +40,21 @@ var patterns = map[string]pattern{
 		admits: func(c rune) bool { return isLatin(c) || c == '\t' || c == '\n' || c == '\r' },
 	},
 	// AWS takes every character; Postgres has no NUL.
-	"Text":   {regexp: `[^\u0000]*`, admits: func(c rune) bool { return c != 0 }, admitsNone: true},
-	"Marker": {regexp: `[\u0020-\u00FF]*`, admits: isLatin, admitsNone: true},
+	"Text":    {regexp: `[^\u0000]*`, admits: func(c rune) bool { return c != 0 }, admitsNone: true},
+	"IAMName": {regexp: `[\w+=,.@-]+`, admits: isName},
+	"IAMPath": {regexp: `(\u002F)|(\u002F[\u0021-\u007E]+\u002F)`, admits: func(c rune) bool { return c > 0x20 && c < 0x7F }},
+	"IAMTag":  {regexp: `[\p{L}\p{Z}\p{N}_.:/=+\-@]*`, admits: isTagCharacter, admitsNone: true},
+	"Marker":  {regexp: `[\u0020-\u00FF]*`, admits: isLatin, admitsNone: true},
 }
 
 func isWord(c rune) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_'
+}
+
+func isName(c rune) bool { return isWord(c) || strings.ContainsRune("+=,.@-", c) }
+
+func isTagCharacter(c rune) bool {
+	return unicode.In(c, unicode.L, unicode.Z, unicode.N) || strings.ContainsRune("_.:/=+-@", c)
 }
 
 func isLatin(c rune) bool { return c >= 0x20 && c <= 0xFF }
