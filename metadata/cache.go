@@ -25,6 +25,13 @@ func aliasKey(account, region, name string) cacheKey {
 	return cacheKey{kind: kindAlias, account: account, region: region, id: name}
 }
 
+func grantsKey(region, keyID, grantee string) cacheKey {
+	return cacheKey{kind: kindGrants, region: region, id: granteeOf(keyID, grantee)}
+}
+
+// granteeOf is the id of the grants on a key to a grantee. No key id has a space.
+func granteeOf(keyID, grantee string) string { return keyID + " " + grantee }
+
 func accessKeyKey(id string) cacheKey { return cacheKey{kind: kindAccessKey, id: id} }
 
 // loaded is what a fill read: a value with the owner's version, in one snapshot.

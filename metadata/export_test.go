@@ -3,6 +3,7 @@ package metadata
 import (
 	"context"
 	"errors"
+	"strings"
 )
 
 // Doors for tests into what a Store does not show.
@@ -85,4 +86,9 @@ func (v *View) Saw(account string) int64 {
 		}
 	}
 	return 0
+}
+
+// GrantsQuery is the query behind View.Grants, with its arguments written out.
+func GrantsQuery(region, keyID, grantee string) string {
+	return strings.NewReplacer("@region", "'"+region+"'", "@keyID", "'"+keyID+"'", "@grantee", "'"+grantee+"'").Replace(selectGrants)
 }

@@ -21,6 +21,7 @@ const (
 	kindKey       kind = "key"        // state, description, policy, tags, materials
 	kindAlias     kind = "alias"      // where it points
 	kindAccessKey kind = "access-key" // its secret, status and owner
+	kindGrants    kind = "grants"     // on a key, of one grantee
 )
 
 // cacheKeys is the table of kinds: where in the cache a changed thing lies. A
@@ -30,6 +31,7 @@ var cacheKeys = map[kind]func(account string, t target) cacheKey{
 	kindKey:       func(_ string, t target) cacheKey { return keyKey(t.Region, t.ID) },
 	kindAlias:     func(account string, t target) cacheKey { return aliasKey(account, t.Region, t.ID) },
 	kindAccessKey: func(_ string, t target) cacheKey { return accessKeyKey(t.ID) },
+	kindGrants:    func(_ string, t target) cacheKey { return cacheKey{kind: kindGrants, region: t.Region, id: t.ID} },
 }
 
 // target is one thing that a change touched.

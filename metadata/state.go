@@ -39,6 +39,8 @@ var (
 	Switchable = Enabled.Set() | Disabled.Set() | Unavailable.Set()
 	// Manageable: tags, description, and becoming the target of an alias.
 	Manageable = AllStates &^ (PendingDeletion.Set() | PendingReplicaDeletion.Set() | Deleted.Set())
+	// Grantable: new grants.
+	Grantable = Enabled.Set() | Unavailable.Set() | Updating.Set()
 	// present: whatever may be done to a key that callers can still see.
 	present = AllStates &^ Deleted.Set()
 )

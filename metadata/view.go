@@ -100,6 +100,7 @@ var loaders = map[kind]func(context.Context, *Store, cacheKey) (loaded, error){
 	kindKey:       loadKey,
 	kindAlias:     loadAlias,
 	kindAccessKey: loadAccessKey,
+	kindGrants:    loadGrants,
 }
 
 // saw notes a version that the request's decision rests on. Of several reads of

@@ -126,17 +126,17 @@ CREATE TABLE grants (
     retiring_is_service       boolean NOT NULL DEFAULT false,
     issuing_account           account_id NOT NULL,
     operations                text[] NOT NULL,
-    encryption_context_equals jsonb,
-    encryption_context_subset jsonb,
+    encryption_context_equals json,                          -- not jsonb, which has no U+0000
+    encryption_context_subset json,
     source_arn                text NOT NULL DEFAULT '',
     properties                sha256 NOT NULL,               -- hash of all that CreateGrant was given, for its idempotency by name
     created_at                timestamptz NOT NULL,
     FOREIGN KEY (account, region, key_id) REFERENCES keys (account, region, id)
 );
 CREATE INDEX grants_by_key ON grants (account, region, key_id, id);
-CREATE INDEX grants_by_grantee ON grants (region, key_id, grantee, id);
-CREATE INDEX grants_by_retiring ON grants (region, retiring, id) WHERE retiring <> '';
-CREATE UNIQUE INDEX grants_by_name ON grants (region, key_id, name, properties) WHERE name <> '';
+CREATE INDEX grants_by_grantee ON grants (account, region, key_id, grantee, id);
+CREATE INDEX grants_by_retiring ON grants (region, retiring, retiring_id, id) WHERE retiring <> '';
+CREATE UNIQUE INDEX grants_by_name ON grants (account, region, key_id, name, properties) WHERE name <> '';
 
 -- Keys that session tokens are sealed under, sealed themselves in a token.
 CREATE TABLE session_keys (
