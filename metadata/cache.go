@@ -1,6 +1,7 @@
 package metadata
 
 import (
+	"strings"
 	"sync"
 	"time"
 )
@@ -33,6 +34,18 @@ func grantsKey(region, keyID, grantee string) cacheKey {
 func granteeOf(keyID, grantee string) string { return keyID + " " + grantee }
 
 func accessKeyKey(id string) cacheKey { return cacheKey{kind: kindAccessKey, id: id} }
+
+func principalKey(account string, kind PrincipalKind, name string) cacheKey {
+	return cacheKey{kind: kindPrincipal, account: account, id: principalID(kind, name)}
+}
+
+// principalID names a principal in its account, in the cache and in notices.
+func principalID(kind PrincipalKind, name string) string { return string(kind) + "/" + name }
+
+func splitPrincipalID(id string) (kind PrincipalKind, name string) {
+	k, name, _ := strings.Cut(id, "/")
+	return PrincipalKind(k), name
+}
 
 // loaded is what a fill read: a value with the owner's version, in one snapshot.
 type loaded struct {

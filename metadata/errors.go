@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strconv"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -22,8 +23,12 @@ var (
 	// ErrState: the key's state does not allow the change; errors.As with a
 	// *StateError tells the state.
 	ErrState = errors.New("metadata: wrong key state")
-	// ErrLimit: the change would pass a limit of the key (aliases, tags).
+	// ErrLimit: the change would pass a limit, such as that of a key's aliases. Of
+	// IAM's limits errors.As with a *LimitError tells which.
 	ErrLimit = errors.New("metadata: limit exceeded")
+	// ErrInUse: what is to be deleted still has something; errors.As with an
+	// *InUseError tells what.
+	ErrInUse = errors.New("metadata: still in use")
 	// ErrStale: the decision rests on an account that has changed since. Decide
 	// again on a new View.
 	ErrStale = errors.New("metadata: decided on stale data")
@@ -43,6 +48,36 @@ func (e *StateError) Error() string { return "metadata: key is " + string(e.Stat
 
 // Is makes a StateError match ErrState.
 func (e *StateError) Is(target error) bool { return target == ErrState }
+
+// LimitError is ErrLimit with the limit.
+type LimitError struct{ Limit int }
+
+// Error says the limit.
+func (e *LimitError) Error() string { return "metadata: more than " + strconv.Itoa(e.Limit) }
+
+// Is makes a LimitError match ErrLimit.
+func (e *LimitError) Is(target error) bool { return target == ErrLimit }
+
+// Dependant is what a user, group, role or managed policy must not have any more
+// when it is deleted.
+type Dependant string
+
+// Dependants, by what hangs on what.
+const (
+	AccessKeys       Dependant = "access keys"       // of a user
+	Memberships      Dependant = "memberships"       // of a user, or of a group
+	InlinePolicies   Dependant = "inline policies"   // of a user, group or role
+	AttachedPolicies Dependant = "attached policies" // the same
+)
+
+// InUseError is ErrInUse with what there still is.
+type InUseError struct{ By Dependant }
+
+// Error names it.
+func (e *InUseError) Error() string { return "metadata: still has " + string(e.By) }
+
+// Is makes an InUseError match ErrInUse.
+func (e *InUseError) Is(target error) bool { return target == ErrInUse }
 
 // SQLSTATE codes (PostgreSQL documentation, appendix A) that mean something to us.
 const (
@@ -93,7 +128,7 @@ func wrap(err error, format string, args ...any) error {
 // isOurs tells whether an error has been turned into one of ours.
 func isOurs(err error) bool {
 	return slices.ContainsFunc([]error{
-		ErrNotFound, ErrExists, ErrState, ErrLimit, ErrStale, ErrUnavailable, ErrUnknownOutcome,
+		ErrNotFound, ErrExists, ErrState, ErrLimit, ErrInUse, ErrStale, ErrUnavailable, ErrUnknownOutcome,
 	}, func(ours error) bool { return errors.Is(err, ours) })
 }
 

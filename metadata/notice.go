@@ -22,6 +22,7 @@ const (
 	kindAlias     kind = "alias"      // where it points
 	kindAccessKey kind = "access-key" // its secret, status and owner
 	kindGrants    kind = "grants"     // on a key, of one grantee
+	kindPrincipal kind = "principal"  // a user, group or role: all that decisions about it rest on
 )
 
 // cacheKeys is the table of kinds: where in the cache a changed thing lies. A
@@ -32,6 +33,9 @@ var cacheKeys = map[kind]func(account string, t target) cacheKey{
 	kindAlias:     func(account string, t target) cacheKey { return aliasKey(account, t.Region, t.ID) },
 	kindAccessKey: func(_ string, t target) cacheKey { return accessKeyKey(t.ID) },
 	kindGrants:    func(_ string, t target) cacheKey { return cacheKey{kind: kindGrants, region: t.Region, id: t.ID} },
+	kindPrincipal: func(account string, t target) cacheKey {
+		return cacheKey{kind: kindPrincipal, account: account, id: t.ID}
+	},
 }
 
 // target is one thing that a change touched.

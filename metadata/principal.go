@@ -60,7 +60,7 @@ type NamedPolicy struct {
 	Policy *policy.Policy
 }
 
-// PrincipalEntry is all that a request needs to know of a user or a role.
+// PrincipalEntry is all that a request needs to know of a user, a group or a role.
 // Entries come from the cache and are shared: nobody writes to them.
 type PrincipalEntry struct {
 	Principal
@@ -71,7 +71,7 @@ type PrincipalEntry struct {
 	Identity []*policy.Policy
 	// BoundaryPolicy is nil if there is no boundary.
 	BoundaryPolicy *policy.Policy
-	// TrustPolicy is a role's, bound; nil for a user.
+	// TrustPolicy is a role's, bound; nil for all others.
 	TrustPolicy *policy.Policy
 }
 
@@ -91,20 +91,8 @@ func (p *Provider) ARN() string { return arn.Provider(p.Account, p.URL) }
 // errNotBuilt is what is still to be written.
 var errNotBuilt = errors.New("not built yet")
 
-// Principal returns a user or a role by its name. ErrNotFound if the account has
-// none of that name.
-func (v *View) Principal(ctx context.Context, account string, kind PrincipalKind, name string) (*PrincipalEntry, error) {
-	return nil, errNotBuilt
-}
-
 // Provider returns an OIDC provider by its URL without "https://". ErrNotFound if
 // the account has no such provider.
 func (v *View) Provider(ctx context.Context, account, url string) (*Provider, error) {
-	return nil, errNotBuilt
-}
-
-// PrincipalIDs returns the unique ids of the users and roles with these ARNs, of
-// whichever account; those that do not exist are not in it. It reads from Postgres.
-func (s *Store) PrincipalIDs(ctx context.Context, arns []string) (map[string]string, error) {
 	return nil, errNotBuilt
 }

@@ -162,7 +162,7 @@ func TestNothingOfAnotherAccountOrRegionIsReached(t *testing.T) {
 			}
 		}
 	}
-	if keys, err := f.AccessKeysOf(ctx, stranger, "", 10); err != nil || len(keys) != 0 {
+	if keys, err := f.AccessKeysOf(ctx, stranger, "", "", 10); err != nil || len(keys) != 0 {
 		t.Errorf("AccessKeysOf = %v, %v, want none", keys, err)
 	}
 	if _, err := f.View().Key(ctx, "us-east-1", id); !errors.Is(err, metadata.ErrNotFound) {
@@ -296,7 +296,7 @@ func TestListsGoOnWhereTheLastPageEnded(t *testing.T) {
 		return keys, err
 	})
 	walk("AccessKeysOf", 7, func(after string) (ids []string, err error) {
-		page, err := f.AccessKeysOf(ctx, account, after, 3)
+		page, err := f.AccessKeysOf(ctx, account, "", after, 3)
 		for _, k := range page {
 			ids = append(ids, k.ID)
 		}

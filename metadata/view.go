@@ -101,6 +101,7 @@ var loaders = map[kind]func(context.Context, *Store, cacheKey) (loaded, error){
 	kindAlias:     loadAlias,
 	kindAccessKey: loadAccessKey,
 	kindGrants:    loadGrants,
+	kindPrincipal: loadPrincipal,
 }
 
 // saw notes a version that the request's decision rests on. Of several reads of

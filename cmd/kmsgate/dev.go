@@ -256,7 +256,7 @@ func (p *program) devServe(ctx context.Context, o devOptions, i *installation, r
 // devAccount makes sure that an account exists and returns the shell exports
 // of its root's access key: the same as ever for one that exists.
 func (i *installation) devAccount(ctx context.Context, account string) (string, error) {
-	keys, err := i.store.AccessKeysOf(ctx, account, "", 1)
+	keys, err := i.store.AccessKeysOf(ctx, account, "", "", 1)
 	if err != nil {
 		return "", err
 	}

@@ -1,0 +1,77 @@
+package metadata
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+)
+
+const listPrincipalTags = `
+SELECT key, value
+FROM principal_tags
+WHERE account = @account AND kind = @kind AND name = @name AND key > @after
+ORDER BY key
+LIMIT @limit`
+
+// ListPrincipalTags returns at most limit tags of a principal in the order of their
+// keys, beginning after the one given; empty means from the start. It is empty for
+// a principal that the account does not have.
+func (s *Store) ListPrincipalTags(ctx context.Context, account string, kind PrincipalKind, name, after string, limit int) ([]Tag, error) {
+	args := pgx.StrictNamedArgs{"account": account, "kind": kind, "name": name, "after": after, "limit": limit}
+	return list(ctx, s, "list tags", listPrincipalTags, args, pgx.RowToStructByName[Tag])
+}
+
+const insertPrincipalTags = `
+INSERT INTO principal_tags (account, kind, name, key, value)
+SELECT @account, @kind, @name, t.key, t.value
+FROM unnest(@keys::text[], @values::text[]) AS t (key, value)`
+
+func principalTagArgs(account string, kind PrincipalKind, name string, tags []Tag) pgx.StrictNamedArgs {
+	keys, values := make([]string, len(tags)), make([]string, len(tags))
+	for i, t := range tags {
+		keys[i], values[i] = t.Key, t.Value
+	}
+	return pgx.StrictNamedArgs{"account": account, "kind": kind, "name": name, "keys": keys, "values": values}
+}
+
+const upsertPrincipalTags = insertPrincipalTags + `
+ON CONFLICT (account, kind, name, key) DO UPDATE SET value = excluded.value`
+
+const countPrincipalTags = `
+SELECT count(*)
+FROM principal_tags
+WHERE account = @account AND kind = @kind AND name = @name`
+
+// UpsertPrincipalTags adds tags to a principal and replaces the values of those it
+// has. The tags' keys must differ. ErrLimit if it would have more than [MaxTags];
+// ErrNotFound if the account has no such principal.
+func (tx *Tx) UpsertPrincipalTags(ctx context.Context, account string, kind PrincipalKind, name string, tags []Tag) error {
+	return wrap(tx.changePrincipal(ctx, account, kind, name, func() error {
+		if _, err := tx.tx.Exec(ctx, upsertPrincipalTags, principalTagArgs(account, kind, name, tags)); err != nil {
+			return err
+		}
+		var n int
+		args := pgx.StrictNamedArgs{"account": account, "kind": kind, "name": name}
+		if err := tx.tx.QueryRow(ctx, countPrincipalTags, args).Scan(&n); err != nil {
+			return err
+		}
+		if n > MaxTags {
+			return &LimitError{MaxTags}
+		}
+		return nil
+	}), "tag %s %s", kind, name)
+}
+
+const deletePrincipalTags = `
+DELETE FROM principal_tags
+WHERE account = @account AND kind = @kind AND name = @name AND key = ANY (@keys)`
+
+// DeletePrincipalTags removes tags by their keys; those it does not have are no
+// error. ErrNotFound if the account has no such principal.
+func (tx *Tx) DeletePrincipalTags(ctx context.Context, account string, kind PrincipalKind, name string, keys []string) error {
+	return wrap(tx.changePrincipal(ctx, account, kind, name, func() error {
+		args := pgx.StrictNamedArgs{"account": account, "kind": kind, "name": name, "keys": keys}
+		_, err := tx.tx.Exec(ctx, deletePrincipalTags, args)
+		return err
+	}), "untag %s %s", kind, name)
+}
