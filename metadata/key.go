@@ -29,6 +29,7 @@ type Key struct {
 	Origin          keyspec.Origin
 	MultiRegionRole MultiRegionRole // empty for a single-Region key
 	State           State
+	Service         string     // of the site, whose key it is; empty for a customer's
 	Description     string     // at most 8192 characters
 	Version         int64      // raised by every change of this row; 1 when new
 	CreatedAt       time.Time  // UTC, to the microsecond once it was stored

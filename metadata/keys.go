@@ -22,6 +22,7 @@ type keyRow struct {
 	Origin          string
 	MultiRegionRole *string
 	State           string
+	Service         string
 	Description     string
 	Version         int64
 	CreatedAt       time.Time
@@ -43,7 +44,7 @@ type keyRow struct {
 
 // The policy comes with the first row alone: it may be larger than all the rest.
 const selectKey = `
-SELECT k.region, k.id, k.account, k.store, k.spec, k.usage, k.origin, k.multi_region_role, k.state, k.description,
+SELECT k.region, k.id, k.account, k.store, k.spec, k.usage, k.origin, k.multi_region_role, k.state, k.service, k.description,
        k.version, k.created_at, k.deletion_at, a.version AS account_version,
        CASE WHEN row_number() OVER materials_first = 1 THEN p.document END AS policy,
        m.id AS material_id, m.residency, m.current, m.generation, m.blob, m.public_key, m.check_value, m.binding,
@@ -91,7 +92,8 @@ func (r *keyRow) key() Key {
 	return Key{
 		Region: r.Region, ID: r.ID, Account: r.Account, Store: r.Store, Spec: keyspec.Spec(r.Spec),
 		Usage: keyspec.Usage(r.Usage), Origin: keyspec.Origin(r.Origin),
-		MultiRegionRole: MultiRegionRole(orZero(r.MultiRegionRole)), State: State(r.State), Description: r.Description,
+		MultiRegionRole: MultiRegionRole(orZero(r.MultiRegionRole)), State: State(r.State),
+		Service: r.Service, Description: r.Description,
 		Version: r.Version, CreatedAt: r.CreatedAt, DeletionAt: r.DeletionAt,
 	}
 }
@@ -151,8 +153,8 @@ func list[T any](ctx context.Context, s *Store, what, sql string, args pgx.Stric
 }
 
 const insertKey = `
-INSERT INTO keys (region, id, account, store, spec, usage, origin, multi_region_role, state, description, version, created_at)
-VALUES (@region, @id, @account, @store, @spec, @usage, @origin, @role, @state, @description, 1, @createdAt)`
+INSERT INTO keys (region, id, account, store, spec, usage, origin, multi_region_role, state, service, description, version, created_at)
+VALUES (@region, @id, @account, @store, @spec, @usage, @origin, @role, @state, @service, @description, 1, @createdAt)`
 
 const insertMaterial = `
 INSERT INTO materials (account, region, key_id, id, residency, current, generation, blob, public_key, check_value, binding, created_at)
@@ -180,7 +182,7 @@ func (tx *Tx) InsertKey(ctx context.Context, k Key, m Material, policyDocument s
 	batch.Queue(insertKey, pgx.StrictNamedArgs{
 		"region": k.Region, "id": k.ID, "account": k.Account, "store": k.Store, "spec": string(k.Spec), "usage": string(k.Usage),
 		"origin": string(k.Origin), "role": orNull(string(k.MultiRegionRole)), "state": string(k.State),
-		"description": k.Description, "createdAt": k.CreatedAt,
+		"service": k.Service, "description": k.Description, "createdAt": k.CreatedAt,
 	})
 	batch.Queue(insertMaterial, materialArgs(k, m))
 	batch.Queue(insertPolicy, pgx.StrictNamedArgs{

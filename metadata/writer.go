@@ -23,6 +23,8 @@ type Record struct {
 	Event []byte
 	// Uses is what audit.UsesOf would read from Event.
 	Uses []audit.Use
+	// Refusal is why the request was refused. Optional. Not for records of changes.
+	Refusal *Refusal
 }
 
 // BatchStats describes a batch of audit records that was committed.
@@ -129,6 +131,12 @@ func (w *writer) record(ctx context.Context, seen []accountVersion, records ...R
 		}
 		if it.size()+len(r.Event) > audit.MaxBatchBytes/2 {
 			return fmt.Errorf("%d audit records at once are more than %d bytes", len(records), audit.MaxBatchBytes/2)
+		}
+		if r.Refusal != nil {
+			if err := r.Refusal.check(); err != nil {
+				return err
+			}
+			it.refusals = append(it.refusals, r.Refusal)
 		}
 		it.records, it.uses = append(it.records, r.Event), append(it.uses, r.Uses...)
 	}

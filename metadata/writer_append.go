@@ -153,6 +153,7 @@ WITH moved AS (
     DELETE FROM audit_outbox
     WHERE id = ANY (@outbox::uuid[]) AND EXISTS (SELECT FROM moved)
     RETURNING id
+), refused AS (` + insertRefusals + `
 )
 INSERT INTO audit_batches (month, stream, number, first_seq, count, hash_before, hash, records)
 SELECT @month::date, moved.id, @number, @first_seq,
@@ -177,12 +178,14 @@ func (a *appender) send(ctx context.Context, b *audit.Batch, items []*item) (mov
 	}
 	accounts, versions := a.uncovered(items)
 	after := b.Head()
-	tag, err := a.conn.Exec(ctx, appendBatch, pgx.StrictNamedArgs{
+	args := pgx.StrictNamedArgs{
 		"stream": uuid.UUID(b.Stream), "number": b.Number, "number_before": a.head.Number, "seq": after.Seq,
 		"hash": b.Hash[:], "hash_before": b.HashBefore[:], "accounts": accounts, "versions": versions,
 		"outbox": outbox, "month": monthOf(a.cfg.clock()), "first_seq": b.FirstSeq, "count": b.Count,
 		"records": b.Records,
-	})
+	}
+	addRefusals(args, items)
+	tag, err := a.conn.Exec(ctx, appendBatch, args)
 	return tag.RowsAffected() == 1, err
 }
 

@@ -93,6 +93,11 @@ func (w *Writer) Record(ctx context.Context, event []byte, uses []audit.Use, see
 	return w.w.record(ctx, seen, Record{Event: event, Uses: uses})
 }
 
+// Refuse makes the record of a refusal durable.
+func (w *Writer) Refuse(ctx context.Context, event []byte, r *Refusal, seen ...Seen) error {
+	return w.w.record(ctx, seen, Record{Event: event, Refusal: r})
+}
+
 // OutboxRow is a record in the outbox.
 type OutboxRow = outboxRow
 

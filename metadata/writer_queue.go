@@ -16,20 +16,24 @@ import (
 // item is what enters the chain together or not at all: one record, or the
 // records of one request in several accounts.
 type item struct {
-	records [][]byte
-	uses    []audit.Use
-	seen    []accountVersion
-	outbox  uuid.UUID // of its outbox row; zero if it has none
-	queued  time.Time
-	done    chan error // buffered; gets one answer. Nil if nobody waits.
+	records  [][]byte
+	uses     []audit.Use
+	refusals []*Refusal // of the records; most have none
+	seen     []accountVersion
+	outbox   uuid.UUID // of its outbox row; zero if it has none
+	queued   time.Time
+	done     chan error // buffered; gets one answer. Nil if nobody waits.
 
 	abandoned bool // its caller gave up; guarded by queue.mu
 }
 
-// size is the bytes of the item's records.
+// size is the bytes of the item's records and refusals.
 func (it *item) size() (bytes int) {
 	for _, r := range it.records {
 		bytes += len(r)
+	}
+	for _, r := range it.refusals {
+		bytes += len(r.Document)
 	}
 	return bytes
 }

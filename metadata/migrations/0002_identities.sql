@@ -109,8 +109,9 @@ CREATE TABLE access_key_uses (
 -- Principals that a key policy names are bound to unique ids when it is put.
 ALTER TABLE policies ADD COLUMN bindings jsonb NOT NULL DEFAULT '{}';
 
--- A key that a service of the site uses: made at first use, managed by nobody.
-ALTER TABLE keys ADD COLUMN manager text NOT NULL DEFAULT 'CUSTOMER' CHECK (manager IN ('CUSTOMER', 'AWS'));
+-- The service of the site whose key it is, made at first use and managed by nobody;
+-- '' for a customer's.
+ALTER TABLE keys ADD COLUMN service text COLLATE "C" NOT NULL DEFAULT '';
 
 CREATE TABLE grants (
     account                   account_id NOT NULL,           -- of the key
