@@ -10,10 +10,13 @@ import (
 func (c *call) authorise(in any) error {
 	for i := range c.resources {
 		r := &c.resources[i]
+		q := c.question(r, in)
 		if r.byCiphertext && r.key == nil {
+			c.noteRefusal(r, q)
 			return kmsapi.DeniedBlindly(c.caller.ARN, c.op.action(r.target), kmsapi.CiphertextTarget)
 		}
-		if d := policy.Authorize(c.question(r, in)); !d.Allowed {
+		if d := policy.Authorize(q); !d.Allowed {
+			c.noteRefusal(r, q)
 			return c.denial(r, d)
 		}
 		r.authorised = true

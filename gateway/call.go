@@ -62,6 +62,8 @@ type call struct {
 	uses  []ownedUse
 	// recorded: the record is durable; a change commits it together with itself.
 	recorded bool
+	// refusal is why policy refused the call; nil if it did not.
+	refusal *metadata.Refusal
 	// detail says more of a refusal than the caller hears; for the log.
 	detail string
 	// shed: refused for load or as noise; counted instead of recorded.

@@ -44,6 +44,11 @@ type Config struct {
 	// GenerationTimeout is Timeout for requests that have an RSA key made, which
 	// takes a token long. Optional: 60 s.
 	GenerationTimeout time.Duration
+	// KeepRefusals is how long it is kept why requests were refused. Optional: the
+	// constant of that name.
+	KeepRefusals time.Duration
+	// Services are the services of the site that have keys of their own.
+	Services []Service
 	// Clock tells the time. Optional: time.Now.
 	Clock func() time.Time
 }
@@ -70,8 +75,10 @@ type Gateway struct {
 	inFlight    chan struct{} // requests that are worked on
 	generating  *slowPlaces   // of them, those that have a key made which takes long, in places of their own
 	bodies      atomic.Int64  // bytes of bodies beyond their first room
+	services    services
 	// Of a request's time, a part is kept for its record.
 	workTimeout, generationTimeout, recordTimeout time.Duration
+	keepRefusals                                  time.Duration
 	clock                                         func() time.Time
 }
 
@@ -96,7 +103,8 @@ func New(c Config) (*Gateway, error) {
 		generating:  newSlowPlaces(max(1, inFlight/8)),
 		workTimeout: timeout - timeout/4, recordTimeout: timeout / 4,
 		generationTimeout: max(orDefault(c.GenerationTimeout, time.Minute), timeout) - timeout/4,
-		clock:             c.Clock,
+		keepRefusals: orDefault(c.KeepRefusals, KeepRefusals), services: servicesOf(c.Services),
+		clock: c.Clock,
 	}
 	if c.Throttling {
 		g.throttle = newThrottle()
@@ -108,12 +116,16 @@ func New(c Config) (*Gateway, error) {
 }
 
 // Run does the gateway's periodic work until ctx ends: it records the counts
-// of refusals that were not recorded one by one. It flushes once more at the end.
+// of refusals that were not recorded one by one, and forgets why old requests were
+// refused. It flushes once more at the end.
 func (g *Gateway) Run(ctx context.Context) {
-	tick := time.NewTicker(time.Second)
+	tick, forget := time.NewTicker(time.Second), time.NewTicker(forgetEvery)
 	defer tick.Stop()
+	defer forget.Stop()
 	for {
 		select {
+		case <-forget.C:
+			g.forgetRefusals(ctx, g.clock())
 		case <-tick.C:
 			g.flushNoise(ctx, g.clock())
 		case <-ctx.Done():

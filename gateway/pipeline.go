@@ -82,7 +82,7 @@ func (c *call) end() {
 // call that was changed under too often, or of a change that may hold together
 // with a record of its own. Such a call is not decided again.
 func (c *call) disown() {
-	c.view = nil
+	c.view, c.refusal = nil, nil
 	c.event.EventID, c.event.SharedEventID, c.event.RecipientAccount = uuid.NewString(), "", c.caller.Account
 	if c.caller.Account != "" {
 		c.event.Identity = rootIdentity(c.caller.Account, c.caller.AccessKeyID)
@@ -94,7 +94,7 @@ func (c *call) disown() {
 // refused before anything was decided, and stays so.
 func (c *call) again(received error) error {
 	c.view = c.gateway.store.View()
-	c.resources, c.uses, c.made = nil, nil, ""
+	c.resources, c.uses, c.made, c.refusal = nil, nil, "", nil
 	c.event.AdditionalEventData, c.event.ResponseElements = nil, nil
 	c.event.ErrorCode, c.event.ErrorMessage = "", ""
 	c.event.RecipientAccount, c.event.SharedEventID = c.caller.Account, ""

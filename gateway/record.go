@@ -197,7 +197,7 @@ func (c *call) records(err *kmsapi.Error) []metadata.Record {
 	if len(owners) > 0 {
 		c.event.SharedEventID = uuid.NewString()
 	}
-	records := []metadata.Record{{Event: c.finish(err), Uses: c.usesOf(c.caller.Account)}}
+	records := []metadata.Record{{Event: c.finish(err), Uses: c.usesOf(c.caller.Account), Refusal: c.refusal}}
 	if len(owners) == 0 {
 		return records
 	}

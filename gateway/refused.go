@@ -1,0 +1,192 @@
+package gateway
+
+import (
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"kmsgate/metadata"
+	"kmsgate/policy"
+)
+
+// Refused is why policy refused a request, as administrators read it: what kmsgate
+// explain prints, and the JSON that it is kept as. It has the values of condition
+// keys, the encryption context among them, and no secrets. Callers never see it.
+type Refused struct {
+	RequestID string           `json:"requestId"`
+	Time      time.Time        `json:"time"`
+	Region    string           `json:"region"`
+	SourceIP  string           `json:"sourceIp"`
+	Operation string           `json:"operation"`
+	Principal RefusedPrincipal `json:"principal"`
+	// Action that was refused, like kms:Decrypt, and the ARN of what it was to be
+	// taken on; "*" for an operation on no resource, empty for a ciphertext that
+	// names no key that is here.
+	Action   string `json:"action"`
+	Resource string `json:"resource"`
+	// Exists tells whether the resource is there: callers may not know.
+	Exists bool `json:"exists"`
+	// Reason is the rule that refused, by its name in package policy, and Because
+	// says it in words.
+	Reason  string `json:"reason"`
+	Because string `json:"because"`
+	// Statements are those that were looked at, Omitted how many more there were
+	// than fit.
+	Statements []RefusedStatement `json:"statements,omitempty"`
+	Omitted    int                `json:"omittedStatements,omitempty"`
+}
+
+// RefusedPrincipal is who asked.
+type RefusedPrincipal struct {
+	Kind        string `json:"kind"`
+	ARN         string `json:"arn"`
+	Account     string `json:"account"`
+	ID          string `json:"id,omitempty"`      // unique id of the user, or of the session's role
+	RoleARN     string `json:"roleArn,omitempty"` // of a role session
+	AccessKeyID string `json:"accessKeyId,omitempty"`
+}
+
+// RefusedStatement is a statement of a policy and what became of it.
+type RefusedStatement struct {
+	Document  string `json:"document"` // which policy, and whose
+	Statement int    `json:"statement"`
+	Sid       string `json:"sid,omitempty"`
+	Effect    string `json:"effect"`
+	Applied   bool   `json:"applied"`
+	// Failed is the first element that did not match: Principal, Action, Resource
+	// or Condition, or Statement for one that says nothing. Empty if it applied.
+	Failed    string            `json:"failed,omitempty"`
+	Condition *RefusedCondition `json:"condition,omitempty"`
+}
+
+// RefusedCondition is a condition that did not hold.
+type RefusedCondition struct {
+	Operator string   `json:"operator"`
+	Key      string   `json:"key"`
+	Wanted   []string `json:"wanted"`
+	Got      []string `json:"got"` // empty: the request does not have the key
+}
+
+// kindNames are the kinds of principals in words.
+var kindNames = map[policy.Kind]string{
+	policy.AccountRoot: "account root", policy.User: "user", policy.RoleSession: "role session",
+	policy.FederatedUser: "federated user", policy.WebIdentity: "web identity", policy.Service: "service",
+}
+
+// because are the reasons of refusals in words.
+var because = map[policy.Reason]string{
+	policy.Undecided:         "the ciphertext names no key that is here, or the question is incomplete",
+	policy.KeyPolicyDenies:   "a statement of the key's own policy denies it",
+	policy.IdentityDenies:    "a statement of an identity policy denies it",
+	policy.BoundaryDenies:    "a statement of the permissions boundary denies it",
+	policy.SessionDenies:     "a statement of a session policy denies it",
+	policy.NoKeyPolicyAllows: "no statement of the key's own policy allows it",
+	policy.NoIdentityAllows:  "no statement of an identity policy allows it",
+	policy.NoBoundaryAllows:  "no statement of the permissions boundary allows it",
+	policy.NoSessionAllows:   "no statement of a session policy allows it",
+	policy.Foreign:           "it is another account's, whose policy does not allow it or denies it, or it is not there, or the operation is for the own account alone",
+}
+
+// failedNames are the elements of a statement by which it does not apply.
+var failedNames = map[policy.Element]string{
+	policy.Nothing: "", policy.InertStatement: "Statement", policy.PrincipalElement: "Principal",
+	policy.ActionElement: "Action", policy.ResourceElement: "Resource", policy.ConditionElement: "Condition",
+}
+
+// noteRefusal keeps why policy refused a target, for administrators, together with
+// the call's record. The question is decided once more for it.
+func (c *call) noteRefusal(r *resource, q policy.Input) {
+	d, trace := policy.Explain(q)
+	refused := Refused{
+		RequestID: c.requestID, Time: c.now.UTC(), Region: c.region, SourceIP: c.event.SourceIP, Operation: c.event.Name,
+		Principal: c.refusedPrincipal(q.Caller), Action: q.Action, Resource: q.Resource, Exists: r.missing == nil && q.Resource != "",
+		Reason: d.Reason.String(), Because: because[d.Reason],
+	}
+	for i := range trace.Statements {
+		refused.Statements = append(refused.Statements, c.refusedStatement(&trace.Statements[i], q.Resource))
+	}
+	document, err := refused.encode()
+	if err != nil {
+		c.gateway.report(c, false, err)
+		return
+	}
+	c.refusal = &metadata.Refusal{
+		RequestID: uuid.MustParse(c.requestID), Account: c.caller.Account, At: c.now, Document: document,
+	}
+}
+
+func (c *call) refusedPrincipal(p policy.Principal) RefusedPrincipal {
+	return RefusedPrincipal{
+		Kind: kindNames[p.Kind], ARN: p.ARN, Account: c.caller.Account, ID: p.ID, RoleARN: p.RoleARN,
+		AccessKeyID: c.caller.AccessKeyID,
+	}
+}
+
+func (c *call) refusedStatement(s *policy.StatementTrace, resource string) RefusedStatement {
+	out := RefusedStatement{
+		Document: documentName(c.caller.Entry, s.Source, s.Document, resource), Statement: s.Statement, Sid: s.Sid,
+		Effect: "Allow", Applied: s.Matched(), Failed: failedNames[s.Failed],
+	}
+	if s.Deny {
+		out.Effect = "Deny"
+	}
+	if s.Condition != nil {
+		out.Condition = &RefusedCondition{
+			Operator: s.Condition.Operator, Key: s.Condition.Key, Wanted: shown(s.Condition.Wanted), Got: shown(s.Condition.Got),
+		}
+	}
+	return out
+}
+
+// documentName says which policy a document is, and whose.
+func documentName(e *metadata.PrincipalEntry, source policy.Source, document int, resource string) string {
+	switch {
+	case source == policy.KeyPolicySource:
+		return "policy of " + resource
+	case source == policy.IdentitySource && e != nil && document < len(e.Policies):
+		return "policy " + e.Policies[document].Name + " of " + e.Policies[document].Of
+	case source == policy.BoundarySource && e != nil:
+		return "permissions boundary " + e.Boundary
+	}
+	return source.String()
+}
+
+// Limits of what of a condition's values is kept.
+const (
+	maxShownValues = 20
+	maxShownBytes  = 512
+)
+
+// shown are values as far as they are kept.
+func shown(values []string) []string {
+	kept := make([]string, 0, min(len(values), maxShownValues+1))
+	for i, v := range values {
+		if i == maxShownValues {
+			return append(kept, "…")
+		}
+		if len(v) > maxShownBytes {
+			v = v[:maxShownBytes] + "…"
+		}
+		kept = append(kept, v)
+	}
+	return kept
+}
+
+// encode is the document that is kept. If it is too long, statements are left out:
+// first those that are about something else.
+func (r *Refused) encode() ([]byte, error) {
+	for {
+		document, err := json.Marshal(r)
+		if err != nil || len(document) <= metadata.MaxRefusalBytes || len(r.Statements) == 0 {
+			return document, err
+		}
+		before := len(r.Statements)
+		r.Statements = slices.DeleteFunc(r.Statements, func(s RefusedStatement) bool { return !s.Applied && s.Condition == nil })
+		if len(r.Statements) == before {
+			r.Statements = r.Statements[:before/2]
+		}
+		r.Omitted += before - len(r.Statements)
+	}
+}
