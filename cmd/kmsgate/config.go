@@ -37,6 +37,10 @@ type config struct {
 	// GenerationTimeout bounds requests that make key pairs, which takes long in
 	// software. Optional: 60s.
 	GenerationTimeout time.Duration `yaml:"generation_timeout,omitempty"`
+	// KeepRefusals is how long it is kept why requests were refused. Optional: 720h.
+	KeepRefusals time.Duration `yaml:"keep_refusals,omitempty"`
+	// Services have keys of their own, as AWS's services have. Optional.
+	Services []serviceConfig `yaml:"services,omitempty"`
 	// Log is the lowest level logged: debug, info, warn, error. Optional: info.
 	Log string `yaml:"log,omitempty"`
 }
@@ -95,6 +99,12 @@ type regionConfig struct {
 	// Residency is where the store's new keys live: wrapped, as far as the token
 	// can wrap them, or resident. Optional: wrapped.
 	Residency hsm.Residency `yaml:"residency,omitempty"`
+}
+
+// serviceConfig is a service of the site that has keys of its own.
+type serviceConfig struct {
+	Name    string   `yaml:"name,omitempty"`    // after alias/aws/
+	Callers []string `yaml:"callers,omitempty"` // ARNs of the users and roles that it calls with
 }
 
 // maxConfigBytes bounds a configuration file.

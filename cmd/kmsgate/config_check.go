@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"time"
 
+	"kmsgate/gateway/arn"
 	"kmsgate/hsm"
 	"kmsgate/hsm/pkcs11"
 )
@@ -49,6 +50,15 @@ const (
 	mostGeneration = 10 * time.Minute
 )
 
+// leastKept and mostKept bound how long it is kept why requests were refused.
+const (
+	leastKept = time.Hour
+	mostKept  = 3660 * 24 * time.Hour
+)
+
+// servicePattern is what the name of a service can be.
+var servicePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,63}$`)
+
 // maxKeyIDBytes is as long as a CKA_ID may be that is named in a configuration.
 const maxKeyIDBytes = 64
 
@@ -63,7 +73,10 @@ func (c *config) check() error {
 	if err := c.checkModules(); err != nil {
 		return err
 	}
-	return c.checkRegions()
+	if err := c.checkRegions(); err != nil {
+		return err
+	}
+	return c.checkServices()
 }
 
 // checkListening refuses to serve without TLS where others could listen. The
@@ -99,6 +112,10 @@ func (c *config) rules() []rule {
 		{
 			c.GenerationTimeout != 0 && (c.GenerationTimeout < leastTimeout || c.GenerationTimeout > mostGeneration), "generation_timeout",
 			fmt.Sprintf("must be %s to %s", leastTimeout, mostGeneration),
+		},
+		{
+			c.KeepRefusals != 0 && (c.KeepRefusals < leastKept || c.KeepRefusals > mostKept), "keep_refusals",
+			fmt.Sprintf("must be %s to %s", leastKept, mostKept),
 		},
 		{level.UnmarshalText([]byte(c.Log)) != nil, "log", "must be debug, info, warn or error"},
 	}
@@ -187,4 +204,33 @@ func (c *config) checkRegions() error {
 		names[r.Name], stores[r.Store] = true, true
 	}
 	return nil
+}
+
+func (c *config) checkServices() error {
+	names := map[string]bool{}
+	for i, s := range c.Services {
+		at := fmt.Sprintf("services[%d]", i)
+		err := first([]rule{
+			{!servicePattern.MatchString(s.Name), at + ".name", "must be 1 to 64 of a-z, 0-9 and -, not beginning with -"},
+			{names[s.Name], at + ".name", fmt.Sprintf("%q is listed already", s.Name)},
+			{len(s.Callers) == 0, at + ".callers", "is missing: the ARNs of the users and roles that the service calls with"},
+		})
+		if err != nil {
+			return err
+		}
+		names[s.Name] = true
+		for j, caller := range s.Callers {
+			if !isCaller(caller) {
+				return &configError{fmt.Sprintf("%s.callers[%d]", at, j), fmt.Sprintf("%q is not the ARN of a user, a role or an account's root", caller)}
+			}
+		}
+	}
+	return nil
+}
+
+// isCaller tells whether a text is the ARN of something that calls by itself: a
+// session calls as its role.
+func isCaller(text string) bool {
+	parsed, ok := arn.ParseIAM(text)
+	return ok && (parsed.Kind == "user" || parsed.Kind == "role" || parsed.Kind == "root")
 }

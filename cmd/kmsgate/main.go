@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"syscall"
 )
 
@@ -31,6 +32,7 @@ var commands = []command{
 	{"init", "make a token's service keys and the first account, once", runInit},
 	{"account", "create and list accounts, make root access keys", runAccount},
 	{"audit", "read the audit log", runAudit},
+	{"explain", "say why a request was refused, and what would allow it", runExplain},
 	{"hsm", "look into tokens, make the TLS key in one, try a PIN by order of an operator", runHSM},
 	{"doctor", "examine a whole installation and say what is wrong", runDoctor},
 	{"bench", "measure a gateway against its token on this machine", runBench},
@@ -138,6 +140,30 @@ func (p *program) parse(set *flag.FlagSet, args []string) error {
 		return errUsage
 	}
 	return nil
+}
+
+// parseOne reads the flags and the one argument that stands before or among them.
+func (p *program) parseOne(set *flag.FlagSet, args []string, what string) (string, error) {
+	if slices.ContainsFunc(args, asksHelp) {
+		return "", p.parse(set, []string{"-h"})
+	}
+	one := ""
+	for len(args) > 0 {
+		if one == "" && !strings.HasPrefix(args[0], "-") {
+			one, args = args[0], args[1:]
+			continue
+		}
+		if err := set.Parse(args); err != nil {
+			return "", errUsage // flag has explained it
+		}
+		if args = set.Args(); one != "" && len(args) > 0 {
+			return "", p.parse(set, args) // which refuses it
+		}
+	}
+	if one == "" {
+		return "", usagef("%s is missing", what)
+	}
+	return one, nil
 }
 
 // asksHelp tells whether an argument is the flag for help.
