@@ -68,6 +68,7 @@ const (
 	Memberships      Dependant = "memberships"       // of a user, or of a group
 	InlinePolicies   Dependant = "inline policies"   // of a user, group or role
 	AttachedPolicies Dependant = "attached policies" // the same
+	Attachments      Dependant = "attachments"       // of a managed policy, as a boundary too
 )
 
 // InUseError is ErrInUse with what there still is.

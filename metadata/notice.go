@@ -18,11 +18,13 @@ type kind string
 
 // Kinds of things that are cached, as notices name them.
 const (
-	kindKey       kind = "key"        // state, description, policy, tags, materials
-	kindAlias     kind = "alias"      // where it points
-	kindAccessKey kind = "access-key" // its secret, status and owner
-	kindGrants    kind = "grants"     // on a key, of one grantee
-	kindPrincipal kind = "principal"  // a user, group or role: all that decisions about it rest on
+	kindKey       kind = "key"            // state, description, policy, tags, materials
+	kindAlias     kind = "alias"          // where it points
+	kindAccessKey kind = "access-key"     // its secret, status and owner
+	kindGrants    kind = "grants"         // on a key, of one grantee
+	kindPrincipal kind = "principal"      // a user, group or role: all that decisions about it rest on
+	kindManaged   kind = "managed-policy" // its document
+	kindProvider  kind = "provider"       // an OIDC provider: its client ids and keys
 )
 
 // cacheKeys is the table of kinds: where in the cache a changed thing lies. A
@@ -36,6 +38,8 @@ var cacheKeys = map[kind]func(account string, t target) cacheKey{
 	kindPrincipal: func(account string, t target) cacheKey {
 		return cacheKey{kind: kindPrincipal, account: account, id: t.ID}
 	},
+	kindManaged:  func(account string, t target) cacheKey { return managedPolicyKey(account, t.ID) },
+	kindProvider: func(account string, t target) cacheKey { return providerKey(account, t.ID) },
 }
 
 // target is one thing that a change touched.

@@ -1,8 +1,6 @@
 package metadata
 
 import (
-	"context"
-	"errors"
 	"time"
 
 	"kmsgate/gateway/arn"
@@ -73,26 +71,4 @@ type PrincipalEntry struct {
 	BoundaryPolicy *policy.Policy
 	// TrustPolicy is a role's, bound; nil for all others.
 	TrustPolicy *policy.Policy
-}
-
-// Provider is an OIDC provider of an account.
-type Provider struct {
-	Account     string
-	URL         string // of the issuer, without "https://"
-	ClientIDs   []string
-	Thumbprints []string
-	JWKS        string // uploaded JWK set; empty: the issuer is asked
-	CreatedAt   time.Time
-}
-
-// ARN is the provider's ARN.
-func (p *Provider) ARN() string { return arn.Provider(p.Account, p.URL) }
-
-// errNotBuilt is what is still to be written.
-var errNotBuilt = errors.New("not built yet")
-
-// Provider returns an OIDC provider by its URL without "https://". ErrNotFound if
-// the account has no such provider.
-func (v *View) Provider(ctx context.Context, account, url string) (*Provider, error) {
-	return nil, errNotBuilt
 }

@@ -102,6 +102,8 @@ var loaders = map[kind]func(context.Context, *Store, cacheKey) (loaded, error){
 	kindAccessKey: loadAccessKey,
 	kindGrants:    loadGrants,
 	kindPrincipal: loadPrincipal,
+	kindManaged:   loadManagedPolicy,
+	kindProvider:  loadProvider,
 }
 
 // saw notes a version that the request's decision rests on. Of several reads of
