@@ -1,17 +1,12 @@
 package gateway
 
 import (
-	"crypto/sha256"
 	"errors"
 	"io"
 	"net/http"
-	"sync"
 
-	"kmsgate/gateway/identity"
 	"kmsgate/gateway/kmsapi"
 	"kmsgate/gateway/sigv4"
-	"kmsgate/hsm"
-	"kmsgate/metadata"
 	"kmsgate/metadata/audit"
 )
 
@@ -22,23 +17,27 @@ const maxBodyBytes = 1 << 20
 // authenticate finds out who calls, from the signature over the whole request.
 // Everything that can be refused without the body is refused before it is read.
 func (c *call) authenticate(r *http.Request) error {
+	if c.op == nil && c.query == "" && !isSigned(r) {
+		return c.takeUnsigned(r)
+	}
 	signature, err := sigv4.ParseHeader(r)
 	if err != nil {
 		return c.signatureError(err)
 	}
 	c.event.Identity = audit.UserIdentity{Type: audit.Unknown, AccessKeyID: signature.AccessKeyID}
-	if err := signature.CheckScope(c.now, c.gateway.serves, string(c.service)); err != nil {
+	c.address(signature.Service)
+	if err := signature.CheckScope(c.now, c.takesRegion, string(c.service)); err != nil {
 		return c.signatureError(err)
 	}
-	key, err := c.accessKey(signature)
+	signer, err := c.signerOf(signature)
 	if err != nil {
 		return err
 	}
-	if err := c.readBody(r, protocols[c.service].maxBody); err != nil {
+	if err := c.readBody(r, c.protocol().maxBody); err != nil {
 		return err
 	}
 	signature.SetBody(c.body)
-	signingKey, err := c.signingKey(key, signature)
+	signingKey, err := c.signingKey(signer, signature)
 	if err != nil {
 		return err
 	}
@@ -46,31 +45,36 @@ func (c *call) authenticate(r *http.Request) error {
 		return c.signatureError(err)
 	}
 	c.region = c.gateway.regionName(signature.Region)
-	c.caller = identity.Root(key.Account, key.ID)
-	c.event.Identity, c.event.Region = rootIdentity(key.Account, key.ID), c.region
-	c.event.RecipientAccount = key.Account
+	c.event.Region = c.region
+	return c.admitCaller(signer)
+}
+
+// globalRegion is the region that clients sign for when they call IAM, and STS at
+// its global endpoint.
+const globalRegion = "us-east-1"
+
+// takesRegion tells whether a request may be signed for a region.
+func (c *call) takesRegion(region string) bool {
+	return c.gateway.serves(region) || region == globalRegion && c.service != serviceKMS
+}
+
+// isSigned tells whether a request claims to be signed, in whichever form.
+func isSigned(r *http.Request) bool {
+	return len(r.Header["Authorization"]) > 0 || r.URL.Query().Has("X-Amz-Algorithm")
+}
+
+// takeUnsigned reads a form that nobody signed. There are operations that prove
+// in another way who calls.
+func (c *call) takeUnsigned(r *http.Request) error {
+	if err := c.readBody(r, c.protocol().maxBody); err != nil {
+		return err
+	}
+	if err := c.name(); err != nil || !c.op.anonymous {
+		c.op, c.event.Name = nil, unknownOperation
+		return &kmsapi.Error{Code: sigv4.Missing, Message: "Missing Authentication Token"}
+	}
+	c.region = c.gateway.regions[0].Name
 	return nil
-}
-
-// accessKey is the key that the signature claims, if it is one and active.
-func (c *call) accessKey(s *sigv4.Signature) (*metadata.AccessKey, error) {
-	if s.Token != "" {
-		// Long-term keys have no session token: one that came along belongs to
-		// another key.
-		return nil, kmsapi.UnrecognizedClient()
-	}
-	return c.activeKey(s.AccessKeyID)
-}
-
-func (c *call) activeKey(id string) (*metadata.AccessKey, error) {
-	if !isAccessKeyID(id) {
-		return nil, kmsapi.UnrecognizedClient()
-	}
-	key, err := c.view.AccessKey(c.ctx, id)
-	if errors.Is(err, metadata.ErrNotFound) || err == nil && key.Status != metadata.AccessKeyActive {
-		return nil, kmsapi.UnrecognizedClient()
-	}
-	return key, err
 }
 
 // readBody reads the whole body, once, or refuses it.
@@ -136,70 +140,3 @@ func (c *call) signatureError(err error) error {
 	c.detail = refusal.Detail
 	return &kmsapi.Error{Code: kmsapi.Code(refusal.Code), Message: refusal.Message}
 }
-
-func rootIdentity(account, accessKeyID string) audit.UserIdentity {
-	root := identity.Root(account, accessKeyID)
-	return audit.UserIdentity{
-		Type: audit.Root, PrincipalID: root.UserID, ARN: root.ARN, Account: account, AccessKeyID: accessKeyID,
-	}
-}
-
-// maxSigningKeys bounds the cache of signing keys. Beyond it the cache starts anew.
-const maxSigningKeys = 10_000
-
-// signingKeys caches what SigV4 derives from an access key's secret for one
-// day, region and service, so that neither the secret nor the token is needed
-// for every request. An entry is good for one sealed secret only. Safe for
-// concurrent use.
-type signingKeys struct {
-	mu   sync.RWMutex
-	keys map[signingScope]signingKey // guarded by mu
-}
-
-type signingScope struct{ account, accessKey, date, region, service string }
-
-type signingKey struct {
-	sealed [sha256.Size]byte // of the sealed secret it was derived from
-	key    [sha256.Size]byte
-}
-
-func (s *signingKeys) get(scope signingScope) (signingKey, bool) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	k, ok := s.keys[scope]
-	return k, ok
-}
-
-func (s *signingKeys) put(scope signingScope, k signingKey) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.keys == nil || len(s.keys) >= maxSigningKeys {
-		s.keys = map[signingScope]signingKey{}
-	}
-	s.keys[scope] = k
-}
-
-// signingKey derives the key that the request must have been signed with.
-func (c *call) signingKey(key *metadata.AccessKey, s *sigv4.Signature) ([sha256.Size]byte, error) {
-	scope := signingScope{key.Account, key.ID, s.Date, s.Region, s.Service}
-	sealed := sha256.Sum256(key.SealedSecret)
-	if k, ok := c.gateway.signingKeys.get(scope); ok && k.sealed == sealed {
-		return k.key, nil
-	}
-	secret, err := c.gateway.OpenSecret(c.ctx, key)
-	if err != nil {
-		return [sha256.Size]byte{}, err
-	}
-	defer clear(secret)
-	derived := sigv4.DeriveKey(secret, s.Date, s.Region, s.Service)
-	c.gateway.signingKeys.put(scope, signingKey{sealed: sealed, key: derived})
-	return derived, nil
-}
-
-// secretAAD binds a sealed secret to the access key it belongs to.
-func secretAAD(account, accessKeyID string) []byte {
-	return []byte("kmsgate access key\x00" + account + "\x00" + accessKeyID)
-}
-
-// sealCall is on whose behalf access keys are sealed and opened.
-func sealCall(account string) hsm.Call { return hsm.Call{Account: account} }

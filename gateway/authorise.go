@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"kmsgate/gateway/arn"
+	"kmsgate/gateway/identity"
 	"kmsgate/gateway/kmsapi"
 	"kmsgate/policy"
 )
@@ -10,14 +12,16 @@ import (
 func (c *call) authorise(in any) error {
 	for i := range c.resources {
 		r := &c.resources[i]
-		q := c.question(r, in)
-		if r.byCiphertext && r.key == nil {
-			c.noteRefusal(r, q)
-			return kmsapi.DeniedBlindly(c.caller.ARN, c.op.action(r.target), kmsapi.CiphertextTarget)
+		if r.target.kind == onTrust && c.caller.Kind == policy.AccountRoot {
+			return identity.RootAssumesNothing()
 		}
-		if d := policy.Authorize(q); !d.Allowed {
+		q := c.question(r, in)
+		if err := c.decideOn(r, &q); err != nil {
+			return err
+		}
+		if !r.decision.Allowed {
 			c.noteRefusal(r, q)
-			return c.denial(r, d)
+			return c.denial(r)
 		}
 		r.authorised = true
 		if r.missing != nil {
@@ -27,27 +31,98 @@ func (c *call) authorise(in any) error {
 	return nil
 }
 
-// question is what policy is asked about one target. Callers are account
-// roots: they need no identity policies, and are what the account may do.
+// decideOn asks policy about one target: without grants first, for most requests
+// need none, and nothing that grants do helps against a Deny. Nobody may act on the
+// unknown key of a ciphertext.
+func (c *call) decideOn(r *resource, q *policy.Input) error {
+	if r.byCiphertext && r.key == nil {
+		return nil
+	}
+	r.decision = policy.Authorize(*q)
+	if r.decision.Allowed || r.key == nil || !r.target.foreign || explicit[r.decision.Reason] {
+		return nil
+	}
+	found, err := c.addGrants(q, r)
+	if err == nil && found {
+		r.decision = policy.Authorize(*q)
+	}
+	return err
+}
+
+// question is what policy is asked about one target.
 func (c *call) question(r *resource, in any) policy.Input {
 	q := policy.Input{
 		Caller:       c.caller.Principal(),
 		Action:       c.op.action(r.target),
 		Resource:     r.arn,
 		Owner:        r.account,
-		CrossAccount: r.target.foreign,
+		CrossAccount: r.target.foreign || r.target.kind == onTrust,
+		Session:      c.caller.SessionPolicies,
 		Context:      c.facts(r, in),
 	}
-	if r.key != nil {
-		q.KeyPolicy = r.key.Policy
-		return q
+	if e := c.caller.Entry; e != nil {
+		q.Identity, q.Boundary = e.Identity, e.BoundaryPolicy
 	}
-	// No key policy governs aliases and operations without a resource. A key of
-	// the own account that does not exist is decided in the same way: whoever
-	// may do this to every key of the account may know. Of another account's
-	// policy we know nothing, and refuse.
-	q.IdentityOnly = true
+	switch {
+	case r.key != nil:
+		q.KeyPolicy = r.key.Policy
+	case r.target.kind == onTrust && r.entry != nil:
+		q.KeyPolicy = r.entry.TrustPolicy
+	case r.target.kind == onTrust: // nothing trusts anybody
+	default:
+		// No policy of a resource governs aliases, what is of IAM, and operations
+		// without a resource. A key of the own account that does not exist is
+		// decided in the same way: whoever may do this to every key of the account
+		// may know. Of another account's policy we know nothing, and refuse.
+		q.IdentityOnly = true
+	}
 	return q
+}
+
+// addGrants adds the grants on a key that are the caller's to a question; found is
+// false if there are none.
+func (c *call) addGrants(q *policy.Input, r *resource) (found bool, err error) {
+	account := arn.Root(c.caller.Account)
+	for _, grantee := range c.grantees() {
+		grants, err := c.view.Grants(c.ctx, r.key.Region, r.key.ID, grantee)
+		if err != nil {
+			return false, err
+		}
+		for _, g := range grants {
+			switch {
+			case grantee == account:
+				q.AccountGrants = append(q.AccountGrants, g.Compiled)
+			case g.GranteeID == c.caller.Entry.ID: // and not of another that had the name before
+				q.Grants = append(q.Grants, g.Compiled)
+			}
+		}
+	}
+	q.Granted = c.granted(r)
+	return len(q.Grants)+len(q.AccountGrants) > 0, nil
+}
+
+// grantees are the ARNs under which a grant may be the caller's.
+func (c *call) grantees() []string {
+	grantees := []string{arn.Root(c.caller.Account)}
+	switch c.caller.Kind {
+	case policy.User:
+		grantees = append(grantees, c.caller.ARN)
+	case policy.RoleSession:
+		grantees = append(grantees, c.caller.ARN, c.caller.Entry.ARN())
+	}
+	return grantees
+}
+
+// granted is what the constraints of grants are held against.
+func (c *call) granted(r *resource) policy.GrantContext {
+	f := &facts{call: c, resource: r, in: c.in}
+	_, takesContext := c.op.fields[r.target.side+"EncryptionContext"]
+	return policy.GrantContext{HasEncryptionContext: takesContext, EncryptionContext: f.context()}
+}
+
+// explicit are the refusals that no grant helps against.
+var explicit = map[policy.Reason]bool{
+	policy.Undecided: true, policy.KeyPolicyDenies: true, policy.IdentityDenies: true, policy.BoundaryDenies: true, policy.SessionDenies: true,
 }
 
 // denials are AWS's texts of a refusal by the rule that decided.
@@ -67,10 +142,12 @@ var denials = map[policy.Reason]struct {
 
 // denial is what the caller is told: it tells apart only what the caller may
 // know. A rule without a text of its own is refused blindly.
-func (c *call) denial(r *resource, d policy.Decision) error {
+func (c *call) denial(r *resource) error {
 	principal, action := c.caller.ARN, c.op.action(r.target)
-	text, told := denials[d.Reason]
+	text, told := denials[r.decision.Reason]
 	switch {
+	case r.target.kind == onTrust:
+		return identity.NotTrusted(c.caller, action, r.arn)
 	case !told && r.byCiphertext:
 		return kmsapi.DeniedBlindly(principal, action, kmsapi.CiphertextTarget)
 	case !told:

@@ -28,8 +28,15 @@ type call struct {
 	// foreign is the answer to a request of no protocol that is spoken here.
 	foreign *verbatim
 	region  string // of the verified signature scope
+	signer  signer // whose credentials signed the request; zero if nobody did
 	caller  identity.Caller
-	form    awsquery.Form // of a Query request
+	// identity is the caller as the record has it.
+	identity audit.UserIdentity
+	// claims are what the token of a web identity says, as condition keys in lower
+	// case; nil for other callers.
+	claims map[string][]string
+	query  string        // of a request that is in its query string; empty for others
+	form   awsquery.Form // of a Query request
 	// body is the request's, once it is read; cleared when the call ends.
 	body []byte
 	// room is the bytes that the body takes of what all bodies may take.
@@ -73,7 +80,7 @@ type call struct {
 // keys are the looked-up keys in the order of the row's targets.
 func (c *call) key(i int) *metadata.KeyEntry {
 	for _, r := range c.resources {
-		if r.target.kind == onAlias || r.target.kind == onAccount {
+		if !holdsKey[r.target.kind] {
 			continue
 		}
 		if i == 0 {

@@ -62,7 +62,7 @@ func TestUnknownFormsAreThrottled(t *testing.T) {
 	f = newFixture(t, func(c *Config) {
 		c.Throttling, c.Clock = true, func() time.Time { return f.standstill() }
 	})
-	const form = "Action=Nope&Version=" + stsVersion
+	const form = "Action=Nope&Version=2011-06-15"
 	for n := range otherRate + 3 {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, f.server.URL+"/", strings.NewReader(form))
 		if err != nil {

@@ -69,6 +69,7 @@ type Gateway struct {
 	throttle    *throttle // nil: no rates
 	noise       *noise
 	signingKeys signingKeys
+	sessionDocs sessionPolicies
 	routes      map[route]*operation
 	readiness   readiness
 	reading     chan struct{} // requests whose caller is not known yet
@@ -103,7 +104,7 @@ func New(c Config) (*Gateway, error) {
 		generating:  newSlowPlaces(max(1, inFlight/8)),
 		workTimeout: timeout - timeout/4, recordTimeout: timeout / 4,
 		generationTimeout: max(orDefault(c.GenerationTimeout, time.Minute), timeout) - timeout/4,
-		keepRefusals: orDefault(c.KeepRefusals, KeepRefusals), services: servicesOf(c.Services),
+		keepRefusals:      orDefault(c.KeepRefusals, KeepRefusals), services: servicesOf(c.Services),
 		clock: c.Clock,
 	}
 	if c.Throttling {
@@ -187,11 +188,12 @@ func (g *Gateway) serves(region string) bool {
 	return slices.ContainsFunc(g.regions, func(r Region) bool { return r.Name == region })
 }
 
-// regionName is the name of a region that is served, in memory of the gateway's:
-// what is kept under it, such as cached keys, keeps nothing of a request alive.
+// regionName is the name of a region in memory of the gateway's: what is kept under
+// it, such as cached keys, keeps nothing of a request alive. For a region that is not
+// served it is the first that is.
 func (g *Gateway) regionName(region string) string {
 	i := slices.IndexFunc(g.regions, func(r Region) bool { return r.Name == region })
-	return g.regions[i].Name
+	return g.regions[max(i, 0)].Name
 }
 
 // defaultStore is the key store of a region that is served.

@@ -125,6 +125,9 @@ func (g *Gateway) serve(c *call, r *http.Request) (body []byte, wire *kmsapi.Err
 	return c.walk(r)
 }
 
+// unknownOperation is the name of what named no operation, in records and metrics.
+const unknownOperation = "Unknown"
+
 func (g *Gateway) newCall(ctx context.Context, r *http.Request) *call {
 	c := &call{gateway: g, ctx: ctx, requestID: uuid.NewString(), now: g.clock(), view: g.store.View(), service: serviceKMS}
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
@@ -132,7 +135,7 @@ func (g *Gateway) newCall(ctx context.Context, r *http.Request) *call {
 		host = "0.0.0.0"
 	}
 	c.event = audit.Event{
-		Identity: audit.UserIdentity{Type: audit.Unknown}, Time: c.now, Source: serviceKMS.eventSource(), Name: "Unknown",
+		Identity: audit.UserIdentity{Type: audit.Unknown}, Time: c.now, Source: serviceKMS.eventSource(), Name: unknownOperation,
 		Region: g.regions[0].Name, SourceIP: host, UserAgent: r.UserAgent(),
 		RequestID: c.requestID, EventID: uuid.NewString(), Type: audit.APICall,
 	}
@@ -167,7 +170,7 @@ func routesOf(served []operation, refused []refusal) map[route]*operation {
 }
 
 // route finds the operation that a request's headers name. A form names its own
-// in the body, which nobody reads before its sender is known.
+// in the body or the query string, which nobody reads before its sender is known.
 func (c *call) route(r *http.Request) error {
 	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil {
@@ -185,7 +188,8 @@ func (c *call) route(r *http.Request) error {
 		return nil
 	case r.Method == http.MethodGet && r.URL.RawQuery != "":
 		c.speak(serviceSTS)
-		return c.routeForm(r.URL.RawQuery)
+		c.query = r.URL.RawQuery
+		return nil
 	case r.Method == http.MethodPost && targetOf(r) != "":
 		c.foreign = &unknownMedia
 	default:
@@ -199,16 +203,12 @@ func (c *call) speak(s service) {
 	c.service, c.event.Source = s, s.eventSource()
 }
 
-// routeForm finds the operation that a form names.
-func (c *call) routeForm(text string) error {
-	form, err := awsquery.Parse(text)
-	if err != nil {
-		return err
+// address tells which service a form is for: the one that it was signed for, STS
+// if it is none of those that take forms.
+func (c *call) address(scope string) {
+	if s := service(scope); c.op == nil && protocols[s].version != "" {
+		c.speak(s)
 	}
-	if c.form = form; form.Version != stsVersion {
-		return awsquery.UnknownAction(form)
-	}
-	return c.take(route{serviceSTS, form.Action})
 }
 
 // name finds the operation of a form whose sender is known by now; the others
@@ -217,7 +217,18 @@ func (c *call) name() error {
 	if c.op != nil {
 		return nil
 	}
-	return c.routeForm(string(c.body))
+	text := c.query
+	if text == "" {
+		text = string(c.body)
+	}
+	form, err := awsquery.Parse(text)
+	if err != nil {
+		return err
+	}
+	if c.form = form; form.Version != c.protocol().version {
+		return awsquery.UnknownAction(form)
+	}
+	return c.take(route{c.service, form.Action})
 }
 
 // take makes the call one of the operation.

@@ -42,4 +42,6 @@ func (c *call) iamRequest() *identity.Request {
 }
 
 // named is what a target was found to be.
-func (r *resource) named() identity.Target { return identity.Target{Account: r.account, ARN: r.arn} }
+func (r *resource) named() identity.Target {
+	return identity.Target{Account: r.account, Name: r.name, ARN: r.arn}
+}

@@ -66,8 +66,7 @@ func (c *call) draw(in any) error {
 	}
 	c.drawn = true
 	for _, b := range c.op.draws(c, in) {
-		if !c.gateway.throttle.allow(c.now, throttleKey{c.caller.Account, c.region, b}) {
-			c.shed = true
+		if !c.charge(b) {
 			return kmsapi.Throttled()
 		}
 	}

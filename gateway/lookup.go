@@ -9,6 +9,7 @@ import (
 	"kmsgate/gateway/kmsapi"
 	"kmsgate/hsm/keyspec"
 	"kmsgate/metadata"
+	"kmsgate/policy"
 )
 
 // A resource is one target of a call, looked up. That a key or alias is
@@ -26,6 +27,13 @@ type resource struct {
 	missing error
 	// authorised: the caller may act on it, and so may know of it.
 	authorised bool
+	// decision is why the caller may act on it, or may not.
+	decision policy.Decision
+	// entry is the user, group or role that is the target; nil if it is missing or
+	// still to be made, and for other kinds.
+	entry *metadata.PrincipalEntry
+	// name of a thing of IAM; empty for the account's root.
+	name string
 	// alias that the request named the key by; empty if it did not.
 	alias string
 	// byCiphertext: the caller did not name the key, its ciphertext did.
@@ -37,6 +45,9 @@ func (c *call) lookUp(in any) error {
 	for i := range c.op.targets {
 		t := &c.op.targets[i]
 		named := ""
+		if t.with != "" && c.op.member(in, t.with).IsZero() {
+			continue
+		}
 		if t.member != "" {
 			if t.optional && c.op.member(in, t.member).IsZero() {
 				continue
@@ -66,8 +77,10 @@ func (c *call) find(t *target, in any, named string) (resource, error) {
 			return c.resolve(t, named)
 		}
 		return c.findByCiphertext(t, in, named)
-	default:
+	case onKey, onAliasTarget:
 		return c.resolve(t, named)
+	default:
+		return c.findIAM(t, in, named)
 	}
 }
 

@@ -34,9 +34,9 @@ type noise struct {
 
 // noiseKind is what refusals are counted by.
 type noiseKind struct {
-	second    int64 // Unix
+	second    int64              // Unix
+	identity  audit.UserIdentity // of the caller, its session apart
 	account   string
-	accessKey string
 	sourceIP  string
 	source    string
 	operation string
@@ -53,9 +53,10 @@ func (n *noise) allow(now time.Time) bool { return n.limiter.AllowN(now, 1) }
 
 func (n *noise) count(c *call, outcome *kmsapi.Error) {
 	k := noiseKind{
-		second: c.now.Unix(), account: c.caller.Account, accessKey: c.caller.AccessKeyID,
+		second: c.now.Unix(), identity: c.identity, account: c.caller.Account,
 		sourceIP: c.event.SourceIP, source: c.event.Source, operation: c.event.Name, region: c.event.Region,
 	}
+	k.identity.Session = nil
 	if outcome != nil {
 		k.code = outcome.Code
 	}
@@ -98,9 +99,9 @@ func (n *noise) send(ctx context.Context, store *metadata.Store) error {
 
 // event is the record of so many refusals of a kind.
 func (k noiseKind) event(count int64) *audit.Event {
-	identity := audit.UserIdentity{Type: audit.Unknown, AccessKeyID: k.accessKey}
-	if k.account != "" {
-		identity = rootIdentity(k.account, k.accessKey)
+	identity := k.identity
+	if identity.Type == "" {
+		identity.Type = audit.Unknown
 	}
 	event := (&audit.Refusals{
 		Identity: identity, Second: time.Unix(k.second, 0), Source: k.source, Operation: k.operation,

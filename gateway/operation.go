@@ -81,6 +81,9 @@ const (
 	onTrust
 )
 
+// holdsKey are the kinds of targets that are keys.
+var holdsKey = map[targetKind]bool{onKey: true, onCiphertext: true, onAliasTarget: true}
+
 // A target is one thing that an operation acts on and how it is admitted.
 type target struct {
 	kind targetKind
@@ -103,6 +106,9 @@ type target struct {
 	self bool
 	// optional: the member may be absent, and then there is no such target.
 	optional bool
+	// with is another member that may be absent, and then there is no such target;
+	// empty for none.
+	with string
 	// foreign: usable on a key of another account, named by ARN.
 	foreign bool
 	// usage that the key must have; empty for any.

@@ -85,12 +85,12 @@ func (c *call) disown() {
 	c.view, c.refusal = nil, nil
 	c.event.EventID, c.event.SharedEventID, c.event.RecipientAccount = uuid.NewString(), "", c.caller.Account
 	if c.caller.Account != "" {
-		c.event.Identity = rootIdentity(c.caller.Account, c.caller.AccessKeyID)
+		c.event.Identity = c.identity
 	}
 }
 
 // again prepares to decide the call anew: what was read is forgotten, and the
-// access key that signed it must still be good. received is why the request was
+// credentials that signed it must still be good. received is why the request was
 // refused before anything was decided, and stays so.
 func (c *call) again(received error) error {
 	c.view = c.gateway.store.View()
@@ -101,14 +101,7 @@ func (c *call) again(received error) error {
 	if received != nil {
 		return received
 	}
-	key, err := c.activeKey(c.caller.AccessKeyID)
-	if err != nil {
-		return err
-	}
-	if key.Account != c.caller.Account {
-		return kmsapi.UnrecognizedClient()
-	}
-	return nil
+	return c.admitAgain()
 }
 
 func (c *call) asWire(err error) *kmsapi.Error {
@@ -141,8 +134,8 @@ func (c *call) receive(r *http.Request) error {
 	if c.op != nil {
 		drawnOn = c.op.bucket
 	}
-	if !c.gateway.throttle.allow(c.now, throttleKey{c.caller.Account, c.region, drawnOn}) {
-		c.shed = true
+	// Whoever is not known yet takes nothing from those who are.
+	if c.caller.Account != "" && !c.charge(drawnOn) {
 		return kmsapi.Throttled()
 	}
 	if unknown != nil {
@@ -151,6 +144,26 @@ func (c *call) receive(r *http.Request) error {
 	if c.op.refusal != nil {
 		return refused(*c.op.refusal)
 	}
+	if err := c.decode(); err != nil {
+		return err
+	}
+	if err := c.identify(); err != nil {
+		return err
+	}
+	return c.slowDown(c.in)
+}
+
+// charge takes one request from a rate of the caller's.
+func (c *call) charge(drawnOn bucket) bool {
+	if c.gateway.throttle.allow(c.now, throttleKey{c.caller.Account, c.region, drawnOn}) {
+		return true
+	}
+	c.shed = true
+	return false
+}
+
+// decode reads the request and checks what can be checked without anything stored.
+func (c *call) decode() error {
 	c.in = c.op.newRequest()
 	if err := c.protocol().decode(c, c.in); err != nil {
 		return err
@@ -166,7 +179,21 @@ func (c *call) receive(r *http.Request) error {
 		return err
 	}
 	c.noteParameters(c.in) // with the defaults filled in
-	return c.slowDown(c.in)
+	return nil
+}
+
+// identify finds out who calls from a request that nobody signed, and charges them.
+func (c *call) identify() error {
+	if !c.op.anonymous {
+		return nil
+	}
+	if err := c.op.identify(c, c.in); err != nil {
+		return err
+	}
+	if !c.charge(c.op.bucket) {
+		return kmsapi.Throttled()
+	}
+	return nil
 }
 
 // slowDown gives a request that has a key made which takes long the time for it,

@@ -11,7 +11,8 @@ import (
 // protocol is how a service speaks.
 type protocol struct {
 	contentType string
-	maxBody     int // bytes
+	maxBody     int    // bytes
+	version     string // of the API that a form must name; empty if there are no forms
 	decode      func(c *call, in any) *kmsapi.Error
 	encode      func(c *call, out any) ([]byte, error)
 	encodeError func(c *call, e *kmsapi.Error) (status int, body []byte)
@@ -19,13 +20,7 @@ type protocol struct {
 	unknown func(c *call) *kmsapi.Error
 }
 
-// stsNamespace is the XML namespace of STS's answers: a name, not an address.
-const stsNamespace = "https://sts.amazonaws.com/doc/2011-06-15/"
-
-// stsVersion is the only version of STS's API.
-const stsVersion = "2011-06-15"
-
-// protocols of the services: AWS JSON 1.1 for KMS, AWS Query for STS.
+// protocols of the services: AWS JSON 1.1 for KMS, AWS Query for STS and IAM.
 var protocols = map[service]protocol{
 	serviceKMS: {
 		contentType: "application/x-amz-json-1.1", maxBody: maxBodyBytes,
@@ -39,17 +34,24 @@ var protocols = map[service]protocol{
 		encodeError: func(_ *call, e *kmsapi.Error) (int, []byte) { return awsjson.EncodeError(e) },
 		unknown:     func(*call) *kmsapi.Error { return kmsapi.UnknownOperation() },
 	},
-	serviceSTS: {
-		contentType: "text/xml", maxBody: awsquery.MaxBytes,
+	serviceSTS: queryProtocol("2011-06-15", "https://sts.amazonaws.com/doc/2011-06-15/"),
+	serviceIAM: queryProtocol("2010-05-08", "https://iam.amazonaws.com/doc/2010-05-08/"),
+}
+
+// queryProtocol is AWS Query with one version of an API and the XML namespace of
+// its answers: a name, not an address.
+func queryProtocol(version, namespace string) protocol {
+	return protocol{
+		contentType: "text/xml", maxBody: awsquery.MaxBytes, version: version,
 		decode: func(c *call, in any) *kmsapi.Error { return c.form.Decode(in) },
 		encode: func(c *call, out any) ([]byte, error) {
-			return awsquery.Encode(c.op.name, stsNamespace, c.requestID, out)
+			return awsquery.Encode(c.op.name, namespace, c.requestID, out)
 		},
 		encodeError: func(c *call, e *kmsapi.Error) (int, []byte) {
-			return awsquery.EncodeError(e, stsNamespace, c.requestID)
+			return awsquery.EncodeError(e, namespace, c.requestID)
 		},
 		unknown: func(c *call) *kmsapi.Error { return awsquery.UnknownAction(c.form) },
-	},
+	}
 }
 
 // wipe clears the secrets of a request or response, in struct fields of its

@@ -27,15 +27,15 @@ type UserIdentity struct {
 	Account     string
 	AccessKeyID string // for an unknown caller the one that it claims
 	UserName    string
-	Session     *Session // Optional. For an AssumedRole.
+	Session     *Session // Optional. For temporary credentials.
 	InvokedBy   string
 }
 
-// Session is the session of an assumed role.
+// Session is the session of temporary credentials.
 type Session struct {
 	Created time.Time
 	MFA     bool
-	Issuer  Issuer
+	Issuer  Issuer // Optional. For an AssumedRole.
 	// FederatedProvider names who vouched for a web identity. Optional.
 	FederatedProvider string
 }
@@ -71,11 +71,14 @@ func (u *UserIdentity) appendJSON(b []byte) []byte {
 }
 
 func (s *Session) appendJSON(b []byte) []byte {
-	b = append(b, `{"sessionIssuer":{"type":"Role"`...)
-	b = appendIdentifier(b, "principalId", s.Issuer.PrincipalID)
-	b = appendIdentifier(b, "arn", s.Issuer.ARN)
-	b = appendIdentifier(b, "accountId", s.Issuer.Account)
-	b = appendIdentifier(b, "userName", s.Issuer.UserName)
+	b = append(b, `{"sessionIssuer":{`...)
+	if s.Issuer != (Issuer{}) {
+		b = append(b, `"type":"Role"`...)
+		b = appendIdentifier(b, "principalId", s.Issuer.PrincipalID)
+		b = appendIdentifier(b, "arn", s.Issuer.ARN)
+		b = appendIdentifier(b, "accountId", s.Issuer.Account)
+		b = appendIdentifier(b, "userName", s.Issuer.UserName)
+	}
 	b = append(b, '}')
 	if s.FederatedProvider != "" {
 		b = append(b, `,"webIdFederationData":{"federatedProvider":`...)

@@ -1,0 +1,143 @@
+package gateway
+
+import (
+	"cmp"
+	"errors"
+	"strings"
+
+	"kmsgate/gateway/arn"
+	"kmsgate/gateway/awsquery"
+	"kmsgate/gateway/identity"
+	"kmsgate/gateway/kmsapi"
+	"kmsgate/metadata"
+	"kmsgate/policy"
+)
+
+// principalTargets are the targets that are users, groups and roles, by name.
+var principalTargets = map[targetKind]struct {
+	kind    metadata.PrincipalKind
+	arn     func(account, path, name string) string
+	missing func(name string) *kmsapi.Error
+}{
+	onUser:  {metadata.User, arn.User, identity.NoSuchUser},
+	onGroup: {metadata.Group, arn.Group, identity.NoSuchGroup},
+	onRole:  {metadata.Role, arn.Role, identity.NoSuchRole},
+}
+
+// findIAM finds a thing of IAM, of the caller's account but for a role that is to
+// be assumed.
+func (c *call) findIAM(t *target, in any, named string) (resource, error) {
+	switch {
+	case t.self && named == "":
+		return c.findSelf(t)
+	case t.makes:
+		return c.toMake(t, in, named), nil
+	case t.kind == onTrust:
+		return c.findTrust(t, named)
+	case t.kind == onPolicy:
+		return c.findPolicy(t, named)
+	case t.kind == onProvider:
+		return c.findProvider(t, named)
+	default:
+		return c.findPrincipal(t, c.caller.Account, named)
+	}
+}
+
+// findSelf is the caller itself: a user, or the account's root.
+func (c *call) findSelf(t *target) (resource, error) {
+	r := resource{target: t, account: c.caller.Account, arn: arn.Root(c.caller.Account)}
+	switch c.caller.Kind {
+	case policy.User:
+		r.arn, r.name, r.entry = c.caller.ARN, c.caller.Entry.Name, c.caller.Entry
+	case policy.AccountRoot:
+	default:
+		return r, &kmsapi.Error{Code: awsquery.ValidationError, Message: "Must specify userName when calling with non-User credentials"}
+	}
+	return r, nil
+}
+
+// toMake is a thing that the request is to make.
+func (c *call) toMake(t *target, in any, named string) resource {
+	path := "/"
+	if _, ok := c.op.fields["Path"]; ok {
+		path = cmp.Or(c.op.text(in, "Path"), path)
+	}
+	r := resource{target: t, account: c.caller.Account, name: named}
+	switch t.kind {
+	case onPolicy:
+		r.arn = arn.Policy(r.account, path, named)
+	case onProvider:
+		r.name = strings.TrimPrefix(named, "https://")
+		r.arn = arn.Provider(r.account, r.name)
+	default:
+		r.arn = principalTargets[t.kind].arn(r.account, path, named)
+	}
+	return r
+}
+
+// findPrincipal finds a user, group or role. Of one that is missing the ARN is that
+// of one without a path.
+func (c *call) findPrincipal(t *target, account, name string) (resource, error) {
+	row := principalTargets[t.kind]
+	r := resource{target: t, account: account, name: name, arn: row.arn(account, "/", name)}
+	entry, err := c.view.Principal(c.ctx, account, row.kind, name)
+	switch {
+	case err == nil:
+		r.entry, r.arn = entry, entry.ARN()
+	case errors.Is(err, metadata.ErrNotFound):
+		r.missing = row.missing(name)
+	default:
+		return resource{}, err
+	}
+	return r, nil
+}
+
+// findTrust finds a role that is to be assumed, of whichever account. Callers cannot
+// tell one that is missing from one that does not trust them.
+func (c *call) findTrust(t *target, named string) (resource, error) {
+	a, ok := arn.ParseIAM(named)
+	if !ok || a.Kind != "role" {
+		return resource{}, &kmsapi.Error{Code: awsquery.ValidationError, Message: named + " is invalid"}
+	}
+	r := resource{target: t, account: a.Account, name: a.Name, arn: named}
+	entry, err := c.view.Principal(c.ctx, a.Account, metadata.Role, a.Name)
+	switch {
+	case err == nil && entry.ARN() == named:
+		r.entry = entry
+	case err == nil, errors.Is(err, metadata.ErrNotFound):
+	default:
+		return resource{}, err
+	}
+	return r, nil
+}
+
+// findProvider finds an OIDC provider by its ARN.
+func (c *call) findProvider(t *target, named string) (resource, error) {
+	r := resource{target: t, account: c.caller.Account, arn: named}
+	a, ok := arn.ParseIAM(named)
+	if !ok || a.Kind != "oidc-provider" || a.Account != c.caller.Account {
+		r.missing = identity.NoSuchProvider(named)
+		return r, nil
+	}
+	r.name = a.Name
+	_, err := c.view.Provider(c.ctx, a.Account, a.Name)
+	switch {
+	case errors.Is(err, metadata.ErrNotFound):
+		r.missing = identity.NoSuchProvider(named)
+	case err != nil:
+		return resource{}, err
+	}
+	return r, nil
+}
+
+// findPolicy finds a managed policy by its ARN.
+func (c *call) findPolicy(t *target, named string) (resource, error) {
+	r := resource{target: t, account: c.caller.Account, arn: named}
+	a, ok := arn.ParseIAM(named)
+	if !ok || a.Kind != "policy" || a.Account != c.caller.Account {
+		r.missing = identity.NoSuchPolicy(named)
+		return r, nil
+	}
+	r.name = a.Name
+	return r, nil
+}
