@@ -7,9 +7,14 @@ import (
 	"kmsgate/hsm"
 )
 
-// admit checks usage and state of each key, usage first, as AWS does (KMS
+// admit checks whose each key is, its usage and its state, usage before state, as AWS does (KMS
 // Developer Guide, "Key states of AWS KMS keys").
 func (c *call) admit() error {
+	for i := range c.resources {
+		if err := c.checkManager(&c.resources[i]); err != nil {
+			return err
+		}
+	}
 	for _, r := range c.resources {
 		if r.key != nil && r.target.usage != "" && r.key.Usage != r.target.usage {
 			return kmsapi.KeyUsageInvalid(r.key.ARN(), r.key.Usage, c.op.name)

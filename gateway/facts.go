@@ -71,6 +71,7 @@ var factsByKey = map[string]func(*facts) []string{
 	"kms:messagetype":                    func(f *facts) []string { return f.text("MessageType") },
 	"kms:reencryptonsamekey":             (*facts).reEncryptOnSameKey,
 	"kms:requestalias":                   (*facts).requestAlias,
+	"kms:viaservice":                     func(f *facts) []string { return one(f.call.viaService(f.resource)) },
 	"kms:signingalgorithm":               func(f *facts) []string { return f.text("SigningAlgorithm") },
 
 	"kms:keyspec": func(f *facts) []string {

@@ -59,10 +59,11 @@ func TestMain(m *testing.M) {
 // A fixture is a gateway on a token and a database of its own, behind HTTP.
 type fixture struct {
 	*Gateway
-	engine *pkcs11.Engine
-	server *httptest.Server
-	keys   map[string]aws.Credentials // of the roots of both accounts
-	log    *log
+	engine   *pkcs11.Engine
+	database *metadatatest.Database
+	server   *httptest.Server
+	keys     map[string]aws.Credentials // of the roots of both accounts
+	log      *log
 	// skew is what the instance's clock is ahead of the machine's.
 	skew atomic.Int64
 	// stopped is the time at which the gateway's clock stands.
@@ -96,10 +97,29 @@ func newFixture(t *testing.T, configure func(*Config)) *fixture {
 // newFixtureOn is newFixture on an engine.
 func newFixtureOn(t *testing.T, engine *pkcs11.Engine, configure func(*Config)) *fixture {
 	t.Helper()
-	f := &fixture{engine: engine, log: new(log), keys: map[string]aws.Credentials{}, stopped: time.Now()}
+	f := &fixture{engine: engine, database: metadatatest.NewDatabase(t), keys: map[string]aws.Credentials{}}
+	f.start(t, configure)
+	for _, account := range []string{account1, account2} {
+		f.addAccount(t, account)
+	}
+	return f
+}
+
+// another is a further instance on the token and the database of one.
+func (f *fixture) another(t *testing.T, configure func(*Config)) *fixture {
+	t.Helper()
+	other := &fixture{engine: f.engine, database: f.database, keys: f.keys}
+	other.start(t, configure)
+	return other
+}
+
+// start makes the gateway and serves it.
+func (f *fixture) start(t *testing.T, configure func(*Config)) {
+	t.Helper()
+	f.log, f.stopped = new(log), time.Now()
 	c := Config{
 		Regions: []Region{{Name: testRegion, Store: testStore}}, Tokens: map[string]hsm.Token{testStore: f.engine},
-		Store:  metadatatest.NewDatabase(t).Open(t, func(c *metadata.Config) { c.Clock = f.now }),
+		Store:  f.database.Open(t, func(c *metadata.Config) { c.Clock = f.now }),
 		Logger: slog.New(slog.NewTextHandler(f.log, nil)), Clock: f.now,
 	}
 	if configure != nil {
@@ -109,12 +129,8 @@ func newFixtureOn(t *testing.T, engine *pkcs11.Engine, configure func(*Config)) 
 	if f.Gateway, err = New(c); err != nil {
 		t.Fatal(err)
 	}
-	for _, account := range []string{account1, account2} {
-		f.addAccount(t, account)
-	}
 	f.server = httptest.NewServer(f.Handler())
 	t.Cleanup(f.server.Close)
-	return f
 }
 
 func (f *fixture) now() time.Time { return time.Now().Add(time.Duration(f.skew.Load())) }

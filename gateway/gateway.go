@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/singleflight"
 
 	"kmsgate/hsm"
 	"kmsgate/metadata"
@@ -77,6 +78,7 @@ type Gateway struct {
 	generating  *slowPlaces   // of them, those that have a key made which takes long, in places of their own
 	bodies      atomic.Int64  // bytes of bodies beyond their first room
 	services    services
+	firstUses   singleflight.Group // of services' keys
 	// Of a request's time, a part is kept for its record.
 	workTimeout, generationTimeout, recordTimeout time.Duration
 	keepRefusals                                  time.Duration

@@ -183,6 +183,9 @@ func metadataOf(k *metadata.KeyEntry) kmsapi.KeyMetadata {
 		MacAlgorithms:           algorithmsOf(k, keyspec.GenerateVerifyMAC),
 		EncapsulationAlgorithms: algorithmsOf(k, keyspec.EncapsulateDecapsulate),
 	}
+	if k.Service != "" {
+		m.KeyManager = kmsapi.ManagedByAWS
+	}
 	if current := k.Current(); current != nil && k.Spec == keyspec.SymmetricDefault {
 		m.CurrentKeyMaterialID = current.MaterialID.String()
 	}

@@ -126,6 +126,9 @@ func (c *call) findKey(t *target, account, id string) (resource, error) {
 func (c *call) findAlias(t *target, account, name string) (resource, error) {
 	alias, err := c.view.Alias(c.ctx, account, c.region, name)
 	if errors.Is(err, metadata.ErrNotFound) {
+		if err := c.firstUse(t, account, name); err != nil {
+			return resource{}, err
+		}
 		aliasARN := arn.AliasARNOf(c.region, account, name)
 		return resource{target: t, account: account, arn: aliasARN, alias: name, missing: kmsapi.AliasNotFound(aliasARN)}, nil
 	}

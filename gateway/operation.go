@@ -111,6 +111,9 @@ type target struct {
 	with string
 	// foreign: usable on a key of another account, named by ARN.
 	foreign bool
+	// services: the operation changes nothing of a key that is a service's, and so
+	// may be used on one although it is not read-only.
+	services bool
 	// usage that the key must have; empty for any.
 	usage keyspec.Usage
 	// public: its token is asked for the public key, whatever the usage.

@@ -24,7 +24,7 @@ const (
 // KeyManager says whose a key is.
 type KeyManager string
 
-// Managers of keys. Keys here are the customer's.
+// Managers of keys. Keys that belong to a service of the site are AWS's.
 const (
 	ManagedByAWS      KeyManager = "AWS"
 	ManagedByCustomer KeyManager = "CUSTOMER"
