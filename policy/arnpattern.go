@@ -32,6 +32,21 @@ func (a *arnPattern) matches(s string, ctx Context) bool {
 	return true
 }
 
+// mayMatch tells whether some value of the variables would do: behind the fifth
+// colon any text is taken for one.
+func (r *resource) mayMatch(s string) bool {
+	if !r.variable() {
+		return r.matches(s, nil)
+	}
+	fixed := arnPattern{fields: r.arn.fields[:arnFields-1]}
+	return fixed.matches(s, nil)
+}
+
+// variable tells whether there are policy variables in it.
+func (r *resource) variable() bool {
+	return r.arn.fields != nil && r.arn.fields[arnFields-1].variables
+}
+
 // splitARN splits a text at the first five colons that are not in a variable.
 func splitARN(s string, special syntax) []string {
 	var fields []string
@@ -58,15 +73,18 @@ type resource struct {
 
 func (r *resource) matches(s string, ctx Context) bool { return !r.never && r.arn.matches(s, ctx) }
 
+// anyResource is "*".
+var anyResource = resource{arn: arnPattern{whole: pattern{pieces: make([]piece, 2)}}}
+
 // compileResource reads "*" or an ARN, in which variables may stand behind the
 // fifth colon only. Any other value of a key policy matches nothing.
-func compileResource(s string, special syntax, resourceBased bool) (resource, string) {
+func compileResource(s string, special syntax, ofKey bool) (resource, string) {
 	if s == "*" {
-		return resource{arn: arnPattern{whole: pattern{pieces: make([]piece, 2)}}}, ""
+		return anyResource, ""
 	}
 	fields := splitARN(s, special)
 	if len(fields) != arnFields || fields[0] != "arn" {
-		if resourceBased {
+		if ofKey {
 			return resource{never: true}, ""
 		}
 		return resource{}, `must be "*" or an ARN of six fields`

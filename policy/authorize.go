@@ -1,6 +1,6 @@
 package policy
 
-import "strings"
+import "slices"
 
 // Input is one question: may this caller take this action on this resource.
 type Input struct {
@@ -21,7 +21,8 @@ type Input struct {
 	// a resource, and the alias half of operations on aliases.
 	IdentityOnly bool
 
-	// KeyPolicy is the policy of the key. Nil allows nothing.
+	// KeyPolicy is the policy of the key, or the trust policy of the role. Nil
+	// allows nothing.
 	KeyPolicy *Policy
 
 	// Identity are the policies of the caller, its groups or its role. An
@@ -37,10 +38,14 @@ type Input struct {
 	// CrossAccount tells that the operation works on keys of other accounts.
 	CrossAccount bool
 
-	// Grants are the grants on the key whose grantee is the caller: by its own
-	// ARN, or by its role's. Who the grantee of a grant is, is for the caller of
-	// Authorize to find out.
+	// Grants are the grants on the key whose grantee is the caller itself: the
+	// user, the session or the service. Who the grantee of a grant is, is for the
+	// caller of Authorize to find out.
 	Grants []*Grant
+
+	// RoleGrants are the grants on the key whose grantee is the role of the
+	// caller's session: boundary and session policies still limit them.
+	RoleGrants []*Grant
 
 	// AccountGrants are the grants on the key whose grantee is the caller's
 	// account: IAM in that account decides who in it may use them.
@@ -80,7 +85,7 @@ const (
 	AccountAllows   // the key policy allows the account, and the identity's side the caller
 	IdentityAllows  // an operation that no key policy governs
 	BothSidesAllow  // key of another account: its policy and the identity's side
-	GrantAllows     // a grant to the caller
+	GrantAllows     // a grant to the caller, its role or its account
 
 	KeyPolicyDenies
 	IdentityDenies
@@ -129,7 +134,10 @@ func (s Source) String() string { return sourceNames[s] }
 //
 // IAM User Guide, "Policy evaluation logic"; KMS Developer Guide, "Determining
 // access to AWS KMS keys".
-func Authorize(in Input) Decision { return authorize(&in, nil) }
+func Authorize(in Input) Decision {
+	e := evaluation{Input: &in}
+	return e.decide()
+}
 
 // AllowsAlone tells whether p by itself lets a caller do something: the check
 // that a new key policy does not lock its writer out. An Allow for the caller's
@@ -142,99 +150,133 @@ func (p *Policy) AllowsAlone(in Input) bool {
 	if !in.sound() {
 		return false
 	}
-	v := p.evaluate(&in, KeyPolicySource, 0, nil)
+	e := evaluation{Input: &in}
+	v := p.evaluate(&e, KeyPolicySource, 0)
 	return !v.denied() && v.reach != reachNone
 }
 
-// verdicts are what the documents say, each sort of them taken together.
-type verdicts struct {
-	key, identity, boundary, session verdict
-}
-
-func authorize(in *Input, t *Trace) Decision {
-	if !in.complete() {
+// decide evaluates all documents and decides.
+func (e *evaluation) decide() Decision {
+	if !e.complete() {
 		return Decision{}
 	}
-	v := verdicts{
-		identity: evaluateAll(in.Identity, in, IdentitySource, t),
-		session:  evaluateAll(in.Session, in, SessionSource, t),
-	}
-	if in.Boundary != nil {
-		v.boundary = in.Boundary.evaluate(in, BoundarySource, 0, t)
-	}
-	// Grants alone say who may retire them.
-	if in.KeyPolicy != nil && !strings.EqualFold(in.Action, "kms:RetireGrant") {
-		v.key = in.KeyPolicy.evaluate(in, KeyPolicySource, 0, t)
-	}
-	switch own := in.Caller.Account == in.Owner; {
-	case v.identity.denied():
-		return v.identity.decision(false, IdentityDenies)
-	case v.boundary.denied():
-		return v.boundary.decision(false, BoundaryDenies)
-	case v.session.denied():
-		return v.session.decision(false, SessionDenies)
-	case in.IdentityOnly && own:
-		return v.identitySide(in, IdentityAllows, &v.identity)
-	case in.IdentityOnly:
+	e.evaluateAll()
+	own := e.Caller.Account == e.Owner
+	switch {
+	case e.identity.denied():
+		return e.identity.decision(false, IdentityDenies)
+	case e.boundary.denied():
+		return e.boundary.decision(false, BoundaryDenies)
+	case e.session.denied():
+		return e.session.decision(false, SessionDenies)
+	case e.IdentityOnly && own:
+		return e.allow(&e.identity, reachAccount, IdentityAllows)
+	case e.IdentityOnly:
 		return Decision{Reason: Foreign}
-	case own || in.Caller.Kind.accountless():
-		return v.ownKey(in)
+	case own || e.Caller.Kind.accountless():
+		return e.ownKey()
 	}
-	return v.foreignKey(in)
+	return e.foreignKey()
 }
 
 // ownKey decides about a key of the caller's account.
-func (v *verdicts) ownKey(in *Input) Decision {
-	if v.key.denied() {
-		return v.key.decision(false, KeyPolicyDenies)
+func (e *evaluation) ownKey() Decision {
+	if e.key.denied() {
+		return e.key.decision(false, KeyPolicyDenies)
 	}
-	switch v.key.reach {
-	case reachDirect:
-		return v.key.decision(true, KeyPolicyAllows)
-	case reachLimited:
-		if r, limited := v.limit(in); limited {
-			return Decision{Reason: r}
-		}
-		return v.key.decision(true, KeyPolicyAllows)
-	case reachAccount:
-		return v.identitySide(in, AccountAllows, &v.key)
-	case reachNone:
+	d := e.allow(&e.key, e.key.reach, allowedThrough[e.key.reach])
+	if d.Allowed {
+		return d
 	}
-	return Decision{Reason: NoKeyPolicyAllows}
+	if granted := e.granted(reachDirect); granted.Allowed {
+		return granted
+	}
+	return d
 }
 
-// foreignKey decides about a key of another account: both sides must allow.
-func (v *verdicts) foreignKey(in *Input) Decision {
+// allowedThrough is the reason of an Allow of a key policy for the own account.
+var allowedThrough = [...]Reason{
+	reachAccount: AccountAllows, reachLimited: KeyPolicyAllows, reachDirect: KeyPolicyAllows,
+}
+
+// foreignKey decides about a key of another account: its policy or a grant must
+// allow, and the identity's side too.
+func (e *evaluation) foreignKey() Decision {
 	switch {
-	case v.key.denied():
-		return v.key.decision(false, Foreign)
-	case !in.CrossAccount || v.key.reach == reachNone:
+	case e.key.denied():
+		return e.key.decision(false, Foreign)
+	case !e.CrossAccount:
 		return Decision{Reason: Foreign}
+	case e.key.reach != reachNone:
+		return e.allow(&e.key, reachAccount, BothSidesAllow)
 	}
-	return v.identitySide(in, BothSidesAllow, &v.key)
+	return e.granted(reachAccount)
 }
 
-// identitySide decides by the caller's own policies, their boundary and the
-// session's; an Allow is laid to the statement of by.
-func (v *verdicts) identitySide(in *Input, r Reason, by *verdict) Decision {
-	if in.Caller.Kind != AccountRoot && v.identity.reach == reachNone {
-		return Decision{Reason: NoIdentityAllows}
+// allow lays an Allow to the statement of by, unless something holds it back.
+func (e *evaluation) allow(by *verdict, r reach, reason Reason) Decision {
+	if held := e.held(r); held != Undecided {
+		return Decision{Reason: held}
 	}
-	if none, limited := v.limit(in); limited {
-		return Decision{Reason: none}
-	}
-	return by.decision(true, r)
+	return by.decision(true, reason)
 }
 
-// limit tells whether boundary or session policy hold back what others allow.
-func (v *verdicts) limit(in *Input) (Reason, bool) {
+// held tells which side has to allow beside what covers the caller so far, and
+// does not; Undecided if nothing is amiss.
+func (e *evaluation) held(r reach) Reason {
+	e.through = r
 	switch {
-	case in.Boundary != nil && v.boundary.reach == reachNone:
-		return NoBoundaryAllows, true
-	case len(in.Session) > 0 && v.session.reach == reachNone:
-		return NoSessionAllows, true
+	case r == reachDirect:
+		return Undecided
+	case r == reachNone:
+		return NoKeyPolicyAllows
+	case r == reachAccount && e.Caller.Kind != AccountRoot && e.identity.reach == reachNone:
+		return NoIdentityAllows
+	case e.Boundary != nil && e.boundary.reach == reachNone:
+		return NoBoundaryAllows
+	case len(e.Session) > 0 && e.session.reach == reachNone:
+		return NoSessionAllows
 	}
-	return Undecided, false
+	return Undecided
+}
+
+// granted decides by the grants, which reach no further than most. Without any
+// that covers the request it refuses as for a key that is not known.
+func (e *evaluation) granted(most reach) Decision {
+	refusal, op := Decision{Reason: Foreign}, grantOperation(e.Action)
+	for _, to := range [...]struct {
+		grants []*Grant
+		reach  reach
+	}{{e.Grants, reachDirect}, {e.RoleGrants, reachLimited}, {e.AccountGrants, reachAccount}} {
+		g := e.covering(to.grants, to.reach, op)
+		if g == nil {
+			continue
+		}
+		held := e.held(min(to.reach, most))
+		if held == Undecided {
+			return Decision{Allowed: true, Reason: GrantAllows, Grant: g.id}
+		}
+		refusal.Reason = held
+	}
+	return refusal
+}
+
+// covering finds the first grant that covers the request.
+func (e *evaluation) covering(grants []*Grant, to reach, op operations) *Grant {
+	var first *Grant
+	for _, g := range grants {
+		failed := g.fails(op, e)
+		if e.trace != nil {
+			e.trace.addGrant(g, e.Input, to, failed)
+		}
+		if failed == Nothing && first == nil {
+			first = g
+			if e.trace == nil {
+				break
+			}
+		}
+	}
+	return first
 }
 
 // sound tells whether the question itself is complete.
@@ -245,15 +287,7 @@ func (in *Input) sound() bool {
 // complete tells whether there is all that a decision needs: a document that
 // the caller failed to load might deny.
 func (in *Input) complete() bool {
-	for _, p := range in.Identity {
-		if p == nil {
-			return false
-		}
-	}
-	for _, p := range in.Session {
-		if p == nil {
-			return false
-		}
-	}
-	return in.sound() && in.Owner != "" && !(in.IdentityOnly && in.KeyPolicy != nil)
+	return in.sound() && in.Owner != "" && !(in.IdentityOnly && in.KeyPolicy != nil) &&
+		!slices.Contains(in.Identity, nil) && !slices.Contains(in.Session, nil) &&
+		!slices.Contains(in.Grants, nil) && !slices.Contains(in.RoleGrants, nil) && !slices.Contains(in.AccountGrants, nil)
 }

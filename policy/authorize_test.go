@@ -462,7 +462,7 @@ func TestExplainTellsWhatFailed(t *testing.T) {
 	}
 }
 
-func TestNamesOfReasonsAndSources(t *testing.T) {
+func TestNames(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
 	for r := policy.Undecided; r <= policy.Foreign; r++ {
@@ -471,10 +471,21 @@ func TestNamesOfReasonsAndSources(t *testing.T) {
 	for s := policy.NoSource; s <= policy.SessionSource; s++ {
 		seen[s.String()] = true
 	}
-	if got, want := len(seen), 14+5; got != want {
+	for e := policy.Nothing; e <= policy.EncryptionContextElement; e++ {
+		seen[e.String()] = true
+	}
+	for l := policy.Never; l <= policy.Always; l++ {
+		seen[l.String()] = true
+	}
+	if got, want := len(seen), 15+5+8+3; got != want {
 		t.Errorf("%d different names, want %d", got, want)
 	}
-	if got := policy.Foreign.String(); got != "Foreign" {
-		t.Errorf("Foreign.String() = %q", got)
+	for name, got := range map[string]string{
+		"Foreign": policy.Foreign.String(), "session policy": policy.SessionSource.String(),
+		"EncryptionContext": policy.EncryptionContextElement.String(), "Always": policy.Always.String(),
+	} {
+		if got != name {
+			t.Errorf("String() = %q, want %q", got, name)
+		}
 	}
 }

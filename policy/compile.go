@@ -8,8 +8,8 @@ import (
 // compiler turns a document's tree into a Policy and keeps the first error of
 // each sort; what it returns is of use only if there is none.
 type compiler struct {
-	resourceBased bool
-	special       syntax // of all values: variables, if the version has them, and hiding
+	dialect *dialect
+	special syntax // of all values: variables, if the version has them, and hiding
 
 	syntax    *SyntaxError
 	principal *PrincipalError
@@ -36,7 +36,7 @@ func (c *compiler) policy(root node) *Policy {
 			c.fail("Version", "must be 2012-10-17 or 2008-10-17")
 		}
 	}
-	p := &Policy{}
+	p := &Policy{dialect: c.dialect}
 	switch s, ok := root.member("Statement"); {
 	case !ok:
 		c.fail("Statement", "is missing")
@@ -56,7 +56,7 @@ func (c *compiler) statements(items []node) []statement {
 	for i, item := range items {
 		path := index("Statement", i)
 		s := c.statement(path, item)
-		if !c.resourceBased && s.sid != "" && sids[s.sid] {
+		if !c.dialect.kms && s.sid != "" && sids[s.sid] {
 			c.fail(path+".Sid", "given twice")
 		}
 		sids[s.sid] = true
@@ -72,7 +72,8 @@ func (c *compiler) statement(path string, n node) statement {
 	}
 	c.known(path, n, "Sid", "Effect", "Principal", "NotPrincipal", "Action", "NotAction",
 		"Resource", "NotResource", "Condition")
-	var s statement
+	c.lacks(path, n)
+	s := statement{path: path}
 	if sid, ok := n.member("Sid"); ok {
 		s.sid = c.sid(within(path, "Sid"), sid)
 	}
@@ -97,7 +98,7 @@ func (c *compiler) statement(path string, n node) statement {
 // sid reads a statement's name: free text, except in IAM's own documents.
 func (c *compiler) sid(path string, n node) string {
 	s := c.text(path, n)
-	if !c.resourceBased && strings.Trim(s, lettersAndDigits) != "" {
+	if !c.dialect.kms && strings.Trim(s, lettersAndDigits) != "" {
 		c.fail(path, "must be of letters and digits")
 	}
 	return s
@@ -119,16 +120,14 @@ func (c *compiler) either(path string, n node, name string, required bool) (v no
 }
 
 func (c *compiler) principals(path string, n node, s *statement) {
-	v, path, not, found := c.either(path, n, "Principal", c.resourceBased)
+	v, path, not, found := c.either(path, n, "Principal", c.dialect.principals)
 	if !found {
 		return
 	}
 	s.notPrincipal = not
 	switch {
-	case !c.resourceBased:
-		c.fail(path, "is not for policies of an identity")
 	case v.kind == text && v.text == "*":
-		s.principals = []Mention{{Path: path, Kind: anyone}}
+		s.principals = []named{{Mention: Mention{Path: path, Kind: anyone}}}
 	case v.kind == object && len(v.members) > 0:
 		for _, m := range v.members {
 			s.principals = append(s.principals, c.mentions(within(path, m.name), m)...)
@@ -138,13 +137,13 @@ func (c *compiler) principals(path string, n node, s *statement) {
 	}
 }
 
-func (c *compiler) mentions(path string, m member) []Mention {
+func (c *compiler) mentions(path string, m member) []named {
 	parsePrincipal, known := principalTypes[m.name]
 	if !known {
 		c.fail(path, "is unknown")
 		return nil
 	}
-	var all []Mention
+	var all []named
 	for i, s := range c.texts(path, m.value) {
 		mention, problem := parsePrincipal(s)
 		mention.Path = path
@@ -154,13 +153,13 @@ func (c *compiler) mentions(path string, m member) []Mention {
 		if problem != "" && c.principal == nil {
 			c.principal = &PrincipalError{Path: mention.Path, Problem: problem}
 		}
-		all = append(all, mention)
+		all = append(all, named{Mention: mention})
 	}
 	return all
 }
 
 func (c *compiler) actions(path string, n node, s *statement) {
-	v, path, not, found := c.either(path, n, "Action", !c.resourceBased)
+	v, path, not, found := c.either(path, n, "Action", !c.dialect.kms)
 	if !found {
 		return
 	}
@@ -174,6 +173,9 @@ func (c *compiler) actions(path string, n node, s *statement) {
 			c.fail(path, problem)
 		}
 		p.fold = true
+		if problem == "" && c.dialect.sts && !isTrustAction(a, &p) {
+			c.fail(path, fmt.Sprintf("%q is not an action of STS on roles", brief(a)))
+		}
 		s.actions = append(s.actions, p)
 	}
 }
@@ -195,13 +197,17 @@ func isAction(s string) bool {
 }
 
 func (c *compiler) resources(path string, n node, s *statement) {
-	v, path, not, found := c.either(path, n, "Resource", !c.resourceBased)
+	if !c.dialect.resources {
+		s.resources = []resource{anyResource}
+		return
+	}
+	v, path, not, found := c.either(path, n, "Resource", !c.dialect.kms)
 	if !found {
 		return
 	}
 	s.notResource = not
 	for _, value := range c.texts(path, v) {
-		r, problem := compileResource(value, c.special, c.resourceBased)
+		r, problem := compileResource(value, c.special, c.dialect.kms)
 		if problem != "" {
 			c.fail(path, problem)
 		}
@@ -240,11 +246,11 @@ func (c *compiler) conditions(path string, n node) []condition {
 
 func (c *compiler) oneCondition(path string, op operator, cond condition, entry member) condition {
 	cond.name, cond.key = entry.name, strings.ToLower(entry.name)
-	cond.hidden = c.resourceBased && isHiddenFromKeyPolicies(cond.key)
+	cond.hidden = c.dialect.kms && isHiddenFromKeyPolicies(cond.key)
 	if problem := checkKey(entry.name); problem != "" {
 		c.fail(path, "is a condition key "+problem)
 	}
-	if c.resourceBased && strings.HasPrefix(cond.operator, forAllValues) && isSingle(cond.key) && c.condition == nil {
+	if c.dialect.kms && strings.HasPrefix(cond.operator, forAllValues) && isSingle(cond.key) && c.condition == nil {
 		c.condition = &ConditionError{Path: path, Key: entry.name}
 	}
 	cond.wanted = c.values(path, entry.value)

@@ -1,5 +1,7 @@
 package policy
 
+import "strings"
+
 // verdict is what one document, or several of one sort, say.
 type verdict struct {
 	reach     reach // of the strongest Allow
@@ -24,12 +26,37 @@ func (v *verdict) decision(allowed bool, r Reason) Decision {
 	return d
 }
 
-// evaluateAll takes documents of one sort together: the first Deny, else the
-// first Allow.
-func evaluateAll(documents []*Policy, in *Input, source Source, t *Trace) verdict {
+// evaluation is one question on its way to its decision.
+type evaluation struct {
+	*Input
+	assumed assumption
+	trace   *Trace // nil unless it is wanted
+
+	// What the documents say, each sort of them taken together.
+	key, identity, boundary, session verdict
+
+	through reach // of the Allow or the grant that was weighed last
+}
+
+// evaluateAll looks at all documents that there are.
+func (e *evaluation) evaluateAll() {
+	e.identity = e.together(e.Identity, IdentitySource)
+	e.session = e.together(e.Session, SessionSource)
+	if e.Boundary != nil {
+		e.boundary = e.Boundary.evaluate(e, BoundarySource, 0)
+	}
+	// Grants alone say who may retire them.
+	if e.KeyPolicy != nil && !strings.EqualFold(e.Action, "kms:RetireGrant") {
+		e.key = e.KeyPolicy.evaluate(e, KeyPolicySource, 0)
+	}
+}
+
+// together takes documents of one sort together: the first Deny, else the first
+// Allow.
+func (e *evaluation) together(documents []*Policy, source Source) verdict {
 	var all verdict
 	for i, p := range documents {
-		v := p.evaluate(in, source, i, t)
+		v := p.evaluate(e, source, i)
 		if !all.denied() && (v.denied() || v.reach > all.reach) {
 			all = v
 		}
@@ -39,13 +66,13 @@ func evaluateAll(documents []*Policy, in *Input, source Source, t *Trace) verdic
 
 // evaluate looks at every statement: the first Deny decides, else the first of
 // the strongest Allows.
-func (p *Policy) evaluate(in *Input, source Source, document int, t *Trace) verdict {
+func (p *Policy) evaluate(e *evaluation, source Source, document int) verdict {
 	var v verdict
 	for i := range p.statements {
 		s := &p.statements[i]
-		r, failed := s.match(in)
-		if t != nil {
-			t.add(s, in, StatementTrace{Source: source, Document: document, Statement: i, Failed: failed.element}, failed.condition)
+		r, failed := s.match(e)
+		if e.trace != nil {
+			e.trace.add(s, e.Input, StatementTrace{Source: source, Document: document, Statement: i, Failed: failed.element}, failed.condition)
 		}
 		switch {
 		case r == reachNone || v.denied():
@@ -69,21 +96,23 @@ type failure struct {
 }
 
 // match tells how a statement covers the request, reachNone if it does not.
-func (s *statement) match(in *Input) (reach, failure) {
+func (s *statement) match(e *evaluation) (reach, failure) {
 	if s.inert {
 		return reachNone, failure{element: InertStatement}
 	}
-	r := s.reach(&in.Caller, in.Boundary != nil)
+	r := s.reach(&e.Caller, e.Boundary != nil)
 	switch {
 	case r == reachNone:
 		return reachNone, failure{element: PrincipalElement}
-	case s.matchesAction(in.Action) == s.notAction:
+	case s.matchesAction(e.Action) == s.notAction:
 		return reachNone, failure{element: ActionElement}
-	case s.matchesResource(in) == s.notResource:
+	case e.assumed != asAsked:
+		return s.assume(r, e)
+	case s.matchesResource(e.Input) == s.notResource:
 		return reachNone, failure{element: ResourceElement}
 	}
 	for i := range s.conditions {
-		if c := &s.conditions[i]; !c.holds(in.Context, s.deny) {
+		if c := &s.conditions[i]; !c.holds(e.Context, s.deny) {
 			return reachNone, failure{ConditionElement, c}
 		}
 	}

@@ -1,22 +1,27 @@
 package policy
 
+import (
+	"maps"
+	"strings"
+)
+
 // Grant is a compiled grant: operations on one key, under constraints. It never
 // changes and is safe for concurrent use.
 //
 // KMS Developer Guide, "Grants in AWS KMS".
 type Grant struct {
 	id          string
-	operations  []string
+	operations  operations
 	constraints GrantConstraints
 }
 
 // GrantConstraints bound what a grant allows. The zero value bounds nothing.
 type GrantConstraints struct {
 	// EncryptionContextEquals must be the whole encryption context of a request
-	// that has one. Nil for none.
+	// for an operation that takes one. Nil for none.
 	EncryptionContextEquals map[string]string
 	// EncryptionContextSubset must all be in the encryption context of a request
-	// that has one. Nil for none.
+	// for an operation that takes one. Nil for none.
 	EncryptionContextSubset map[string]string
 	// SourceARN is what aws:SourceArn must be. Empty for none.
 	SourceARN string
@@ -24,25 +29,131 @@ type GrantConstraints struct {
 
 // GrantContext is what a request holds against the constraints of grants.
 type GrantContext struct {
-	// HasEncryptionContext tells whether the operation takes an encryption context
-	// with this key; if not, constraints on it are ignored.
-	HasEncryptionContext bool
-	EncryptionContext    map[string]string
-	SourceARN            string // aws:SourceArn; empty if the request has none
+	// EncryptionContext of the request that goes with this key. Nil is an empty one.
+	EncryptionContext map[string]string
+	SourceARN         string // aws:SourceArn; empty if the request has none
 }
 
-// NewGrant compiles a grant; operations are grant operations such as "Decrypt".
+// operations is a set of grant operations, a bit each.
+type operations uint32
+
+// unknownOperation stands for all that are not grant operations.
+const unknownOperation operations = 1 << 31
+
+// grantOperations are the operations that grants can give, by name.
+//
+// KMS API Reference, CreateGrant and GrantConstraints.
+var grantOperations = map[string]operations{
+	"Encrypt":                             1 << 0,
+	"Decrypt":                             1 << 1,
+	"GenerateDataKey":                     1 << 2,
+	"GenerateDataKeyWithoutPlaintext":     1 << 3,
+	"GenerateDataKeyPair":                 1 << 4,
+	"GenerateDataKeyPairWithoutPlaintext": 1 << 5,
+	"ReEncryptFrom":                       1 << 6,
+	"ReEncryptTo":                         1 << 7,
+	"Sign":                                1 << 8,
+	"Verify":                              1 << 9,
+	"GenerateMac":                         1 << 10,
+	"VerifyMac":                           1 << 11,
+	"DeriveSharedSecret":                  1 << 12,
+	"Encapsulate":                         1 << 13,
+	"Decapsulate":                         1 << 14,
+	"GetPublicKey":                        1 << 15,
+	"DescribeKey":                         1 << 16,
+	"CreateGrant":                         1 << 17,
+	"RetireGrant":                         1 << 18,
+}
+
+// Sets of grant operations.
+const (
+	withContext operations = 1<<8 - 1 // take an encryption context, with keys that can have constraints on it
+	retirement  operations = 1 << 18
+)
+
+// NewGrant compiles a grant; operations are grant operations such as "Decrypt",
+// letter case matters. An operation that is not known allows nothing.
 func NewGrant(id string, operations []string, constraints GrantConstraints) *Grant {
-	return &Grant{id: id, operations: operations, constraints: constraints}
+	g := &Grant{id: id, constraints: GrantConstraints{
+		EncryptionContextEquals: maps.Clone(constraints.EncryptionContextEquals),
+		EncryptionContextSubset: maps.Clone(constraints.EncryptionContextSubset),
+		SourceARN:               constraints.SourceARN,
+	}}
+	for _, name := range operations {
+		bit, known := grantOperations[name]
+		if !known {
+			bit = unknownOperation
+		}
+		g.operations |= bit
+	}
+	return g
 }
 
-// ParseTrust compiles the trust policy of a role: a document of a resource
-// without Resource elements, whose actions are sts actions. Errors are those of
-// Parse.
-func ParseTrust(document string) (*Policy, error) { return parse(document, true) }
+// Covers tells whether a holder of g may give child to others: no operation that
+// g has not, and constraints that are at least as strict.
+//
+// KMS Developer Guide, "Creating grants", on CreateGrant through a grant.
+func (g *Grant) Covers(child *Grant) bool {
+	own, its := &g.constraints, &child.constraints
+	switch {
+	case child.operations&^g.operations != 0 || child.operations&unknownOperation != 0:
+		return false
+	case own.SourceARN != "" && own.SourceARN != its.SourceARN:
+		return false
+	case own.EncryptionContextEquals != nil &&
+		(its.EncryptionContextEquals == nil || !maps.Equal(own.EncryptionContextEquals, its.EncryptionContextEquals)):
+		return false
+	}
+	return hasPairs(its.EncryptionContextEquals, own.EncryptionContextSubset) ||
+		hasPairs(its.EncryptionContextSubset, own.EncryptionContextSubset)
+}
 
-// Bind returns the policy with the users, roles and role sessions that it names
-// bound to unique ids, by their ARN (of a session the ARN of its role, with its
-// path if that is known): such a principal matches only if its Principal.ID is
-// the same. What ids does not have is bound to nobody.
-func (p *Policy) Bind(ids map[string]string) *Policy { return p }
+// hasPairs tells whether m has all pairs of part.
+func hasPairs(m, part map[string]string) bool {
+	for k, want := range part {
+		if got, ok := m[k]; !ok || got != want {
+			return false
+		}
+	}
+	return true
+}
+
+// grantOperation is the operation that an action is, 0 if grants can't give it.
+func grantOperation(action string) operations {
+	name, ok := strings.CutPrefix(action, "kms:")
+	if !ok {
+		return 0
+	}
+	return grantOperations[name]
+}
+
+// fails tells which part of g does not allow the operation, Nothing if all do.
+func (g *Grant) fails(op operations, e *evaluation) Element {
+	c := &g.constraints
+	switch {
+	case g.operations&op == 0:
+		return ActionElement
+	case e.assumed == against && g.constrains(op):
+		return ConditionElement
+	case e.assumed != asAsked:
+		return Nothing
+	case c.SourceARN != "" && op != retirement && c.SourceARN != e.Granted.SourceARN:
+		return SourceARNElement
+	case op&withContext != 0 && !c.admit(e.Granted.EncryptionContext):
+		return EncryptionContextElement
+	}
+	return Nothing
+}
+
+// constrains tells whether there is a constraint on the operation.
+func (g *Grant) constrains(op operations) bool {
+	c := &g.constraints
+	return c.SourceARN != "" && op != retirement ||
+		op&withContext != 0 && (c.EncryptionContextEquals != nil || len(c.EncryptionContextSubset) > 0)
+}
+
+// admit tells whether an encryption context is within the constraints.
+func (c *GrantConstraints) admit(context map[string]string) bool {
+	return (c.EncryptionContextEquals == nil || maps.Equal(c.EncryptionContextEquals, context)) &&
+		hasPairs(context, c.EncryptionContextSubset)
+}

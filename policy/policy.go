@@ -9,8 +9,11 @@
 // values must not be empty; condition keys that differ in letter case only may
 // not stand side by side; values of an ARN operator are "*", a variable or six
 // fields; a value of a policy variable is never a wildcard; and between two '*'
-// of a pattern a '?' has 64 characters at most around it and no variable. Not
-// there: grants, service and resource control policies, VPC endpoint policies.
+// of a pattern a '?' has 64 characters at most around it and no variable. A grant
+// that names the caller is held back by nothing but explicit denies, one to its
+// role also by boundary and session policies, one to its account by IAM there;
+// on a key of another account the identity's side must allow beside any grant.
+// Not there: service and resource control policies, VPC endpoint policies.
 //
 // IAM User Guide, "IAM JSON policy element reference" and "Policy evaluation
 // logic"; KMS Developer Guide, "Key policies".
@@ -29,15 +32,17 @@ const (
 
 // Policy is a compiled document. It never changes and is safe for concurrent use.
 type Policy struct {
+	dialect    *dialect
 	statements []statement
 }
 
 // statement is one compiled element of Statement.
 type statement struct {
+	path       string // its place in the document
 	sid        string
 	deny       bool
 	inert      bool // without Action or Resource: matches nothing
-	principals []Mention
+	principals []named
 	actions    []pattern
 	resources  []resource
 	conditions []condition
@@ -49,20 +54,25 @@ type statement struct {
 // Parse compiles a key policy: a document of a resource, whose statements name
 // principals. Element names are exact, unknown and duplicate ones are refused.
 // Errors are *SyntaxError, else *PrincipalError, else *ConditionError.
-func Parse(document string) (*Policy, error) { return parse(document, true) }
+func Parse(document string) (*Policy, error) { return parse(document, &keyDialect) }
 
 // ParseIdentity compiles a document of an identity (a policy of a user, group
 // or role, a permissions boundary or a session policy): no principals, and
 // Action and Resource are required. Errors are *SyntaxError.
-func ParseIdentity(document string) (*Policy, error) { return parse(document, false) }
+func ParseIdentity(document string) (*Policy, error) { return parse(document, &identityDialect) }
 
-func parse(document string, resourceBased bool) (*Policy, error) {
+// ParseTrust compiles the trust policy of a role: a document of a resource
+// without Resource elements, whose actions are of STS and on roles. Its place in
+// an Input is KeyPolicy. Errors are *SyntaxError, else *PrincipalError.
+func ParseTrust(document string) (*Policy, error) { return parse(document, &trustDialect) }
+
+func parse(document string, d *dialect) (*Policy, error) {
 	root, err := readDocument(document)
 	if err != nil {
 		return nil, err
 	}
-	c := compiler{resourceBased: resourceBased}
-	if resourceBased {
+	c := compiler{dialect: d}
+	if d.kms {
 		c.special = hiding
 	}
 	p := c.policy(root)
@@ -83,9 +93,9 @@ func parse(document string, resourceBased bool) (*Policy, error) {
 func (p *Policy) Principals() []Mention {
 	var all []Mention
 	for _, s := range p.statements {
-		for _, m := range s.principals {
-			if m.Kind != anyone {
-				all = append(all, m)
+		for _, n := range s.principals {
+			if n.Kind != anyone {
+				all = append(all, n.Mention)
 			}
 		}
 	}

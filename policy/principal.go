@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"slices"
 	"strings"
 
 	"kmsgate/gateway/arn"
@@ -71,14 +72,14 @@ const (
 	reachDirect        // by name
 )
 
-// reaches tells how m covers a caller.
-func (m *Mention) reaches(p *Principal) reach {
+// reaches tells how n covers a caller.
+func (n *named) reaches(p *Principal) reach {
 	switch {
-	case m.Kind == anyone, m.Kind == Role && p.Kind == RoleSession && p.RoleARN == m.ARN:
+	case n.Kind == anyone, n.Kind == Role && n.is(p):
 		return reachLimited
-	case m.Kind == AccountRoot && p.Account == m.Account:
+	case n.Kind == AccountRoot && p.Account == n.Account:
 		return reachAccount
-	case m.Kind != AccountRoot && m.Kind == p.Kind && m.ARN == p.ARN:
+	case n.Kind != AccountRoot && n.is(p):
 		return reachDirect
 	}
 	return reachNone
@@ -96,10 +97,16 @@ func (s *statement) reach(p *Principal, bounded bool) reach {
 	switch {
 	case !s.notPrincipal:
 		return best
-	case !s.deny && best == reachNone, s.deny && (bounded || !s.exempts(p)):
+	case s.deny && (bounded || !s.exempts(p)), !s.deny && best == reachNone && !s.lists(p):
 		return reachLimited
 	}
 	return reachNone
+}
+
+// lists tells whether a caller's ARN is among the principals, bound or not: an
+// Allow with NotPrincipal is not for one who has it again either.
+func (s *statement) lists(p *Principal) bool {
+	return slices.ContainsFunc(s.principals, func(n named) bool { return n.hasARN(p) })
 }
 
 // exempts tells whether a Deny with NotPrincipal leaves a caller alone: all
@@ -108,14 +115,14 @@ func (s *statement) reach(p *Principal, bounded bool) reach {
 func (s *statement) exempts(p *Principal) bool {
 	account, role, self := p.Kind.accountless(), p.Kind != RoleSession, p.Kind == AccountRoot
 	for i := range s.principals {
-		m := &s.principals[i]
+		n := &s.principals[i]
 		switch {
-		case m.reaches(p) == reachNone:
-		case m.Kind == anyone:
+		case n.reaches(p) == reachNone:
+		case n.Kind == anyone:
 			return true
-		case m.Kind == AccountRoot:
+		case n.Kind == AccountRoot:
 			account = true
-		case m.Kind == Role:
+		case n.Kind == Role:
 			role = true
 		default:
 			self = true

@@ -65,6 +65,11 @@ func drawQuestion(t *rapid.T) *question {
 	if values := rapid.SliceOfN(rapid.SampledFrom([]string{"x", "y"}), 0, 2).Draw(t, "values"); len(values) > 0 {
 		q.in.Context = policy.Facts{{"a:k", values}}
 	}
+	q.in.Grants, q.in.AccountGrants = drawGrants(t, "grants"), drawGrants(t, "account's grants")
+	if q.in.Caller.Kind == policy.RoleSession {
+		q.in.RoleGrants = drawGrants(t, "role's grants")
+	}
+	q.in.Granted.EncryptionContext = rapid.SampledFrom([]map[string]string{nil, pairs("a", "b"), pairs("a", "b", "c", "d")}).Draw(t, "encryption context")
 	for i := range q.documents {
 		if i == 0 || rapid.Bool().Draw(t, fmt.Sprint("document ", i)) {
 			q.documents[i] = drawStatements(t, i == 0)
@@ -154,6 +159,7 @@ func TestWithoutAnyAllowNothingIsAllowed(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		q := drawQuestion(t)
 		q.documents[0] = []string{drawStatement(t, true, "Deny")}
+		q.in.Grants, q.in.RoleGrants, q.in.AccountGrants = nil, nil, nil
 		if d := policy.Authorize(q.input(t)); d.Allowed {
 			t.Fatalf("Authorize = %+v, want refused", d)
 		}
