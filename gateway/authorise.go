@@ -92,13 +92,16 @@ func (c *call) addGrants(q *policy.Input, r *resource) (found bool, err error) {
 			switch {
 			case grantee == account:
 				q.AccountGrants = append(q.AccountGrants, g.Compiled)
-			case g.GranteeID == c.caller.Entry.ID: // and not of another that had the name before
+			case g.GranteeID != c.caller.Entry.ID: // of another that had the name before
+			case grantee == c.caller.ARN:
 				q.Grants = append(q.Grants, g.Compiled)
+			default:
+				q.RoleGrants = append(q.RoleGrants, g.Compiled)
 			}
 		}
 	}
 	q.Granted = c.granted(r)
-	return len(q.Grants)+len(q.AccountGrants) > 0, nil
+	return len(q.Grants)+len(q.RoleGrants)+len(q.AccountGrants) > 0, nil
 }
 
 // grantees are the ARNs under which a grant may be the caller's.
@@ -116,8 +119,7 @@ func (c *call) grantees() []string {
 // granted is what the constraints of grants are held against.
 func (c *call) granted(r *resource) policy.GrantContext {
 	f := &facts{call: c, resource: r, in: c.in}
-	_, takesContext := c.op.fields[r.target.side+"EncryptionContext"]
-	return policy.GrantContext{HasEncryptionContext: takesContext, EncryptionContext: f.context()}
+	return policy.GrantContext{EncryptionContext: f.context()}
 }
 
 // explicit are the refusals that no grant helps against.
