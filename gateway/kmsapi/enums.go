@@ -103,6 +103,7 @@ var enums = map[string]enumSet{
 	"DataKeySpec":            {values: texts([]DataKeySpec{AES256, AES128}), printed: specs(func(keyspec.Spec) bool { return true })},
 	"DataKeyPairSpec":        {values: specs(isDataKeyPairSpec)},
 	"DryRunModifier":         {values: texts([]DryRunModifier{IgnoreCiphertext})},
+	"GrantOperation":         {values: texts(grantOperations)},
 	"KeyEncryptionMechanism": {values: texts([]KeyEncryptionMechanism{RSAESOAEPSHA256})},
 }
 

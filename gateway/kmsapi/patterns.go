@@ -33,6 +33,7 @@ func (p pattern) text() string { return "Member must satisfy regular expression 
 var patterns = map[string]pattern{
 	"KeyId":      {regexp: `^\p{ASCII}+$`, admits: func(c rune) bool { return c < 0x80 }},
 	"AliasName":  {regexp: `^[a-zA-Z0-9:/_-]+$`, admits: func(c rune) bool { return isWord(c) || c == ':' || c == '/' || c == '-' }},
+	"Principal":  {regexp: `^[\w+=,.@:/-]+$`, admits: func(c rune) bool { return isName(c) || c == ':' || c == '/' }},
 	"PolicyName": {regexp: `[\w]+`, admits: isWord},
 	"XksKeyId":   {regexp: `^[a-zA-Z0-9-_.]+$`, admits: func(c rune) bool { return isWord(c) || c == '-' || c == '.' }},
 	"Policy": {

@@ -82,6 +82,16 @@ var pairs = map[string]struct{ ours, sdks any }{
 	"PutKeyPolicyResponse":                        {kmsapi.PutKeyPolicyResponse{}, kms.PutKeyPolicyOutput{}},
 	"ListKeyPoliciesRequest":                      {kmsapi.ListKeyPoliciesRequest{}, kms.ListKeyPoliciesInput{}},
 	"ListKeyPoliciesResponse":                     {kmsapi.ListKeyPoliciesResponse{}, kms.ListKeyPoliciesOutput{}},
+	"CreateGrantRequest":                          {kmsapi.CreateGrantRequest{}, kms.CreateGrantInput{}},
+	"CreateGrantResponse":                         {kmsapi.CreateGrantResponse{}, kms.CreateGrantOutput{}},
+	"ListGrantsRequest":                           {kmsapi.ListGrantsRequest{}, kms.ListGrantsInput{}},
+	"ListGrantsResponse":                          {kmsapi.ListGrantsResponse{}, kms.ListGrantsOutput{}},
+	"ListRetirableGrantsRequest":                  {kmsapi.ListRetirableGrantsRequest{}, kms.ListRetirableGrantsInput{}},
+	"ListRetirableGrantsResponse":                 {kmsapi.ListRetirableGrantsResponse{}, kms.ListRetirableGrantsOutput{}},
+	"RetireGrantRequest":                          {kmsapi.RetireGrantRequest{}, kms.RetireGrantInput{}},
+	"RetireGrantResponse":                         {kmsapi.RetireGrantResponse{}, kms.RetireGrantOutput{}},
+	"RevokeGrantRequest":                          {kmsapi.RevokeGrantRequest{}, kms.RevokeGrantInput{}},
+	"RevokeGrantResponse":                         {kmsapi.RevokeGrantResponse{}, kms.RevokeGrantOutput{}},
 }
 
 func TestTypesHaveTheMembersOfTheSDK(t *testing.T) {
@@ -220,6 +230,12 @@ func TestEnumConstraintsAreThoseOfTheSDK(t *testing.T) {
 	check(t, "DataKeyPairSpec", printedBy(t, &kmsapi.GenerateDataKeyPairRequest{
 		KeyID: key, KeyPairSpec: new(keyspec.Spec("?")),
 	}), types.DataKeyPairSpec("").Values())
+	for _, value := range types.GrantOperation("").Values() {
+		in := &kmsapi.CreateGrantRequest{KeyID: key, Operations: []kmsapi.GrantOperation{kmsapi.GrantOperation(value)}}
+		if err := kmsapi.Validate(in); err != nil {
+			t.Errorf("Validate of Operations [%s] = %v, want nil", value, err)
+		}
+	}
 	for _, value := range types.DryRunModifierType("").Values() {
 		in := &kmsapi.DecryptRequest{DryRunModifiers: []kmsapi.DryRunModifier{kmsapi.DryRunModifier(value)}}
 		if err := kmsapi.Validate(in); err != nil {
