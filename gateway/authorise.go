@@ -39,7 +39,7 @@ func (c *call) decideOn(r *resource, q *policy.Input) error {
 		return nil
 	}
 	r.decision = policy.Authorize(*q)
-	if r.decision.Allowed || r.key == nil || !r.target.foreign || explicit[r.decision.Reason] {
+	if r.decision.Allowed || r.key == nil || !r.target.foreign || r.target.kind == onGrant || explicit[r.decision.Reason] {
 		return nil
 	}
 	found, err := c.addGrants(q, r)
@@ -64,6 +64,8 @@ func (c *call) question(r *resource, in any) policy.Input {
 		q.Identity, q.Boundary = e.Identity, e.BoundaryPolicy
 	}
 	switch {
+	case r.target.kind == onGrant:
+		c.askToRetire(&q, r)
 	case r.key != nil:
 		q.KeyPolicy = r.key.Policy
 	case r.target.kind == onTrust && r.entry != nil:

@@ -34,6 +34,8 @@ type resource struct {
 	entry *metadata.PrincipalEntry
 	// name of a thing of IAM; empty for the account's root.
 	name string
+	// grant that is the target; nil if it is missing, and for other kinds.
+	grant *metadata.Grant
 	// alias that the request named the key by; empty if it did not.
 	alias string
 	// byCiphertext: the caller did not name the key, its ciphertext did.
@@ -79,6 +81,11 @@ func (c *call) find(t *target, in any, named string) (resource, error) {
 		return c.findByCiphertext(t, in, named)
 	case onKey, onAliasTarget:
 		return c.resolve(t, named)
+	case onGrant:
+		return c.findGrant(t, in, named)
+	case onPrincipal:
+		principal, _ := arn.ParseIAM(named)
+		return resource{target: t, arn: named, account: principal.Account}, nil
 	default:
 		return c.findIAM(t, in, named)
 	}

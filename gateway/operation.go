@@ -68,6 +68,8 @@ const (
 	onCiphertext                    // the key that made a ciphertext, optionally named too
 	onAlias                         // an alias by name; authorised by identity on the alias
 	onAliasTarget                   // the key that the alias named by a member points to now
+	onGrant                         // a grant by token, or by key and id: it says itself who may end it
+	onPrincipal                     // a principal by ARN; authorised by identity on the ARN
 
 	// Of IAM, named by a member: by name, where it is not said otherwise.
 	onUser

@@ -125,6 +125,9 @@ func TestRowsAreSound(t *testing.T) {
 	}
 }
 
+// unrecorded are the operations of whose requests CloudTrail keeps nothing.
+var unrecorded = []string{"RetireGrant"}
+
 // checkRecords checks that what is recorded exists, is no secret and can be written.
 func checkRecords(t *testing.T, o *operation) {
 	t.Helper()
@@ -147,7 +150,7 @@ func checkRecords(t *testing.T, o *operation) {
 		}
 	}
 	for name := range o.fields {
-		if !slices.Contains(o.records, name) && !slices.Contains(secretMembers, name) {
+		if !slices.Contains(unrecorded, o.name) && !slices.Contains(o.records, name) && !slices.Contains(secretMembers, name) {
 			t.Errorf("%s is neither recorded nor a secret", name)
 		}
 	}

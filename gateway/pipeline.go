@@ -175,6 +175,9 @@ func (c *call) decode() error {
 	if err := c.refuseMembers(c.in); err != nil {
 		return err
 	}
+	if err := c.checkGrantTokens(c.in); err != nil {
+		return err
+	}
 	if err := c.op.complete(c.in); err != nil {
 		return err
 	}
@@ -310,7 +313,6 @@ var unhonoured = []struct {
 	refuse func() *kmsapi.Error
 }{
 	{"Recipient", kmsapi.RecipientUnsupported}, // no attestation is verified here
-	{"GrantTokens", kmsapi.InvalidGrantToken},  // no grants, no tokens
 }
 
 // dryRun tells whether the request asks for a dry run.

@@ -3,6 +3,7 @@ package gateway
 import (
 	"reflect"
 	"slices"
+	"strings"
 	"unicode"
 	"unicode/utf8"
 
@@ -120,9 +121,23 @@ func memberOf(name string, v reflect.Value) (m audit.Member, ok bool) {
 		return audit.Map(name, context), ok
 	case reflect.Slice:
 		return listOf(name, v), true
+	case reflect.Struct:
+		return objectOf(name, v), true
 	default:
 		return m, false
 	}
+}
+
+// objectOf has the members of a struct of a request that are there.
+func objectOf(name string, v reflect.Value) audit.Member {
+	var members []audit.Member
+	for i := range v.NumField() {
+		wire, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
+		if m, ok := memberOf(lowerCamel(wire), v.Field(i)); ok {
+			members = append(members, m)
+		}
+	}
+	return audit.Object(name, members...)
 }
 
 func listOf(name string, v reflect.Value) audit.Member {

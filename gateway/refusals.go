@@ -16,7 +16,6 @@ var refusals = []refusal{
 	{"CancelKeyDeletion", notDeleted, false},
 	{"ConnectCustomKeyStore", noCustomStores, false},
 	{"CreateCustomKeyStore", noCustomStores, false},
-	{"CreateGrant", noGrants, false},
 	{"DeleteCustomKeyStore", noCustomStores, false},
 	{"DeleteImportedKeyMaterial", noImport, false},
 	{"DescribeCustomKeyStores", noCustomStores, true},
@@ -27,12 +26,8 @@ var refusals = []refusal{
 	{"GetKeyRotationStatus", noRotation, true},
 	{"GetParametersForImport", noImport, true},
 	{"ImportKeyMaterial", noImport, false},
-	{"ListGrants", noGrants, true},
 	{"ListKeyRotations", noRotation, true},
-	{"ListRetirableGrants", noGrants, true},
 	{"ReplicateKey", noReplicas, false},
-	{"RetireGrant", noGrants, false},
-	{"RevokeGrant", noGrants, false},
 	{"RotateKeyOnDemand", noRotation, false},
 	{"ScheduleKeyDeletion", notDeleted, false},
 	{"UpdateCustomKeyStore", noCustomStores, false},
@@ -41,7 +36,6 @@ var refusals = []refusal{
 
 const (
 	noCustomStores = "Custom key stores are not served yet."
-	noGrants       = "Grants are not served yet."
 	noImport       = "Imported key material is not served yet."
 	noReplicas     = "Multi-Region keys are not served yet."
 	noRotation     = "Key rotation is not served yet."

@@ -15,10 +15,10 @@ import (
 // served are the operations that are served. TestEverySDKOperationAnswers shows
 // that all others are refused.
 var served = []string{
-	"CreateAlias", "CreateKey", "Decapsulate", "Decrypt", "DeleteAlias", "DeriveSharedSecret", "DescribeKey", "DisableKey", "EnableKey",
+	"CreateAlias", "CreateGrant", "CreateKey", "Decapsulate", "Decrypt", "DeleteAlias", "DeriveSharedSecret", "DescribeKey", "DisableKey", "EnableKey",
 	"Encapsulate", "Encrypt", "GenerateDataKey", "GenerateDataKeyPair", "GenerateDataKeyPairWithoutPlaintext",
-	"GenerateDataKeyWithoutPlaintext", "GenerateMac", "GenerateRandom", "GetKeyPolicy", "GetPublicKey", "ListAliases", "ListKeyPolicies",
-	"ListKeys", "ListResourceTags", "PutKeyPolicy", "ReEncrypt", "Sign", "TagResource", "UntagResource", "UpdateAlias",
+	"GenerateDataKeyWithoutPlaintext", "GenerateMac", "GenerateRandom", "GetKeyPolicy", "GetPublicKey", "ListAliases", "ListGrants", "ListKeyPolicies",
+	"ListKeys", "ListResourceTags", "ListRetirableGrants", "PutKeyPolicy", "ReEncrypt", "RetireGrant", "RevokeGrant", "Sign", "TagResource", "UntagResource", "UpdateAlias",
 	"UpdateKeyDescription", "Verify", "VerifyMac",
 }
 
@@ -95,6 +95,11 @@ var (
 // Reference, "Errors" of each action).
 var modelled = map[string][]string{
 	"CreateAlias":                         {"AlreadyExistsException", "InvalidAliasNameException", "KMSInvalidStateException", "LimitExceededException", "NotFoundException"},
+	"CreateGrant":                         {"DisabledException", "DryRunOperationException", "InvalidArnException", "InvalidGrantTokenException", "KMSInvalidStateException", "LimitExceededException", "NotFoundException"},
+	"ListGrants":                          {"InvalidArnException", "InvalidGrantIdException", "InvalidMarkerException", "KMSInvalidStateException", "NotFoundException"},
+	"ListRetirableGrants":                 {"InvalidArnException", "InvalidMarkerException", "NotFoundException"},
+	"RetireGrant":                         {"DryRunOperationException", "InvalidArnException", "InvalidGrantIdException", "InvalidGrantTokenException", "KMSInvalidStateException", "NotFoundException"},
+	"RevokeGrant":                         {"DryRunOperationException", "InvalidArnException", "InvalidGrantIdException", "KMSInvalidStateException", "NotFoundException"},
 	"CreateKey":                           {"CustomKeyStoreNotFoundException", "InvalidArnException", "LimitExceededException", "MalformedPolicyDocumentException", "TagException"},
 	"Decapsulate":                         append([]string{"InvalidCiphertextException"}, encrypting...),
 	"Decrypt":                             decrypting,
@@ -194,6 +199,8 @@ func TestSDKKnowsTheErrors(t *testing.T) {
 	}
 	_, err = g.newClient(other).Encrypt(t.Context(), &kms.EncryptInput{KeyId: &key, Plaintext: []byte{0}})
 	wantError(t, err, "AccessDeniedException", denied(other, "Encrypt", "this resource")+hidden)
-	_, err = c.CreateGrant(t.Context(), &kms.CreateGrantInput{KeyId: &key, GranteePrincipal: aws.String(rootOf(other)), Operations: []types.GrantOperation{types.GrantOperationDecrypt}})
-	wantError(t, err, "UnsupportedOperationException", "Grants are not served yet.")
+	_, err = c.CreateGrant(t.Context(), &kms.CreateGrantInput{KeyId: &key, GranteePrincipal: aws.String(rootOf("999999999999")), Operations: []types.GrantOperation{types.GrantOperationDecrypt}})
+	wantError(t, err, "InvalidArnException", "ARN does not refer to a valid principal: "+rootOf("999999999999"))
+	_, err = c.ScheduleKeyDeletion(t.Context(), &kms.ScheduleKeyDeletionInput{KeyId: &key})
+	wantError(t, err, "UnsupportedOperationException", "Key deletion is not served yet.")
 }

@@ -42,10 +42,10 @@ func ConstraintTooManyPairs(limit int) *Error {
 	return invalid("A grant constraint must not have more than " + strconv.Itoa(limit) + " encryption context pairs.")
 }
 
-// ConstraintTooLong refuses a constraint with a value, or a key, longer than the
+// ConstraintTooLong refuses a constraint with a value longer than the
 // limit, in characters.
 func ConstraintTooLong(limit int) *Error {
-	return invalid("An encryption context key or value in a grant constraint must not be longer than " + strconv.Itoa(limit) + " characters.")
+	return invalid("An encryption context value in a grant constraint must not be longer than " + strconv.Itoa(limit) + " characters.")
 }
 
 // ConstraintOfKey refuses a constraint on the encryption context of a key whose
