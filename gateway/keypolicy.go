@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"slices"
 
 	"kmsgate/gateway/kmsapi"
 	"kmsgate/metadata"
@@ -41,11 +42,12 @@ func (c *call) putKeyPolicy(in *kmsapi.PutKeyPolicyRequest) (work[kmsapi.Empty],
 	if kmsapi.Or(in.PolicyName, policyName) != policyName {
 		return work[kmsapi.Empty]{}, kmsapi.NoSuchPolicy()
 	}
-	if err := c.checkPolicy(*in.Policy, key.ARN(), in.BypassPolicyLockoutSafetyCheck, c.facts(&c.resources[0], in)); err != nil {
+	bound, err := c.checkPolicy(*in.Policy, key.ARN(), in.BypassPolicyLockoutSafetyCheck, c.facts(&c.resources[0], in))
+	if err != nil {
 		return work[kmsapi.Empty]{}, err
 	}
 	return work[kmsapi.Empty]{commit: func(ctx context.Context, tx *metadata.Tx) (*kmsapi.Empty, error) {
-		return nil, tx.PutPolicy(ctx, key.Region, key.Account, key.ID, *in.Policy)
+		return nil, tx.PutPolicy(ctx, key.Region, key.Account, key.ID, bound)
 	}}, nil
 }
 
@@ -53,44 +55,52 @@ func (c *call) putKeyPolicy(in *kmsapi.PutKeyPolicyRequest) (work[kmsapi.Empty],
 // malformed, naming principals that are not known here, or locking its author
 // out (unless bypass), by the conditions that hold for this request. keyARN is
 // "*" for a key that does not exist yet.
-func (c *call) checkPolicy(document, keyARN string, bypass bool, facts policy.Context) error {
+func (c *call) checkPolicy(document, keyARN string, bypass bool, facts policy.Context) (metadata.KeyPolicy, error) {
 	if len(document) > policy.MaxDocumentBytes {
-		return kmsapi.PolicyTooLarge()
+		return metadata.KeyPolicy{}, kmsapi.PolicyTooLarge()
 	}
 	parsed, err := policy.Parse(document)
 	if err != nil {
-		return malformedPolicy(err)
+		return metadata.KeyPolicy{}, malformedPolicy(err)
 	}
-	if err := c.checkPrincipals(parsed.Principals()); err != nil {
-		return err
+	ids, err := c.bind(parsed.Principals())
+	if err != nil {
+		return metadata.KeyPolicy{}, err
 	}
-	if !bypass && !parsed.AllowsAlone(policy.Input{
+	if !bypass && !parsed.Bind(ids).AllowsAlone(policy.Input{
 		Caller: c.caller.Principal(), Action: "kms:PutKeyPolicy", Resource: keyARN, Context: facts,
 	}) {
-		return kmsapi.PolicyLockout()
+		return metadata.KeyPolicy{}, kmsapi.PolicyLockout()
 	}
-	return nil
+	return metadata.KeyPolicy{Document: document, Bindings: ids}, nil
 }
 
-// checkPrincipals refuses principals that do not exist here. Accounts must be
-// known; there are no users and roles yet that could be named.
-func (c *call) checkPrincipals(mentions []policy.Mention) error {
-	var accounts []string
+// bind finds the unique ids of the users and roles that a key policy names, and
+// refuses principals that do not exist here.
+func (c *call) bind(mentions []policy.Mention) (map[string]string, error) {
+	var accounts, named []string
 	for _, m := range mentions {
 		switch m.Kind {
 		case policy.AccountRoot:
 			accounts = append(accounts, m.Account)
+		case policy.User, policy.Role, policy.RoleSession:
+			named = append(named, m.ARN)
 		case policy.Service:
 		default:
-			return kmsapi.PolicyPrincipals()
+			return nil, kmsapi.PolicyPrincipals()
 		}
 	}
 	known, err := c.gateway.store.AccountsExist(c.ctx, accounts)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if !known {
-		return kmsapi.PolicyPrincipals()
+	ids, err := c.gateway.store.PrincipalIDs(c.ctx, named)
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	missing := func(name string) bool { return ids[name] == "" }
+	if !known || slices.ContainsFunc(named, missing) {
+		return nil, kmsapi.PolicyPrincipals()
+	}
+	return ids, nil
 }

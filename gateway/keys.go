@@ -54,9 +54,10 @@ func checkOrigin(in *kmsapi.CreateKeyRequest) error {
 }
 
 func (c *call) createKey(in *kmsapi.CreateKeyRequest) (work[kmsapi.CreateKeyResponse], error) {
-	document := kmsapi.Or(in.Policy, policy.DefaultKeyPolicy(c.caller.Account))
+	document := metadata.KeyPolicy{Document: policy.DefaultKeyPolicy(c.caller.Account)}
 	if in.Policy != nil {
-		if err := c.checkPolicy(document, "*", in.BypassPolicyLockoutSafetyCheck, c.facts(nil, in)); err != nil {
+		var err error
+		if document, err = c.checkPolicy(*in.Policy, "*", in.BypassPolicyLockoutSafetyCheck, c.facts(nil, in)); err != nil {
 			return work[kmsapi.CreateKeyResponse]{}, err
 		}
 	}

@@ -73,18 +73,27 @@ func (tx *Tx) InsertAlias(ctx context.Context, a Alias) error {
 }
 
 const updateAlias = `
-UPDATE aliases SET key_id = @keyID, updated_at = @updatedAt
-WHERE account = @account AND region = @region AND name = @name`
+WITH before AS (
+	SELECT account, region, name, key_id
+	FROM aliases
+	WHERE account = @account AND region = @region AND name = @name
+	FOR UPDATE
+)
+UPDATE aliases l SET key_id = @keyID, updated_at = @updatedAt
+FROM before b
+WHERE l.account = b.account AND l.region = b.region AND l.name = b.name
+RETURNING b.key_id`
 
 // UpdateAlias points an alias at another key; a.CreatedAt is not read. ErrNotFound
 // if the account has no such alias in the region; for the key as InsertAlias.
 func (tx *Tx) UpdateAlias(ctx context.Context, a Alias) error {
 	return wrap(tx.pointAlias(ctx, a, func() error {
-		tag, err := tx.tx.Exec(ctx, updateAlias, pgx.StrictNamedArgs{
+		var before string
+		err := tx.tx.QueryRow(ctx, updateAlias, pgx.StrictNamedArgs{
 			"account": a.Account, "region": a.Region, "name": a.Name, "keyID": a.KeyID, "updatedAt": a.UpdatedAt,
-		})
-		if err == nil && tag.RowsAffected() == 0 {
-			return ErrNotFound
+		}).Scan(&before)
+		if err == nil {
+			tx.touch(a.Account, target{kindKey, a.Region, before})
 		}
 		return err
 	}), "update alias")
@@ -134,5 +143,6 @@ func (tx *Tx) DeleteAlias(ctx context.Context, account, region, name string) (Al
 		return Alias{}, wrap(err, "delete alias")
 	}
 	tx.touch(account, target{kindAlias, region, name})
+	tx.touch(account, target{kindKey, region, a.KeyID})
 	return a, nil
 }

@@ -180,11 +180,16 @@ func (c *cache) putAbsent(f fill, id string, asked time.Time) {
 	c.absent[id] = asked.Add(leaseTerm)
 }
 
-// policy returns the compiled document if an entry holds it.
-func (c *cache) policy(document string) *sharedPolicy {
+// compile returns a compiled policy, of an entry if one holds it.
+func (c *cache) compile(document, bindings string) (*sharedPolicy, error) {
+	key := policyKey{document, bindings}
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.policies[document]
+	shared := c.policies[key]
+	c.mu.Unlock()
+	if shared != nil {
+		return shared, nil
+	}
+	return compilePolicy(key)
 }
 
 // accountLocked returns the state of an account, making one that knows nothing

@@ -42,7 +42,9 @@ func TestCacheKeepsToItsBytes(t *testing.T) {
 	for i := range 30 {
 		k, m := newKey(account)
 		document := policy.DefaultKeyPolicy(account) + strings.Repeat(" ", 10_000+i)
-		f.change(t, func(tx *metadata.Tx) error { return tx.InsertKey(t.Context(), k, m, document, nil) })
+		f.change(t, func(tx *metadata.Tx) error {
+			return tx.InsertKey(t.Context(), k, m, metadata.KeyPolicy{Document: document}, nil)
+		})
 		key(t, s, k.ID)
 		if _, bytes, _, _ := s.CacheSize(); bytes > limit {
 			t.Fatalf("%d bytes, want at most %d", bytes, limit)
@@ -89,11 +91,33 @@ func TestKeysWithOnePolicyShareIt(t *testing.T) {
 	}
 }
 
+func TestPoliciesThatAreBoundDifferentlyAreNotShared(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	document := policy.DefaultKeyPolicy(account)
+	insert := func(bindings map[string]string) *metadata.KeyEntry {
+		k, m := newKey(account)
+		f.change(t, func(tx *metadata.Tx) error {
+			return tx.InsertKey(t.Context(), k, m, metadata.KeyPolicy{Document: document, Bindings: bindings}, nil)
+		})
+		return key(t, f.Store, k.ID)
+	}
+	insert(map[string]string{"arn": "AIDA1"})
+	insert(map[string]string{"arn": "AIDA2"})
+	insert(map[string]string{"arn": "AIDA1"})
+	insert(nil)
+	if _, _, policies, _ := f.CacheSize(); policies != 3 {
+		t.Errorf("%d policies, want one for each of the three bindings", policies)
+	}
+}
+
 func TestDamagedRowIsAnErrorAndNotAnAnswer(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	k, m := newKey(account)
-	f.change(t, func(tx *metadata.Tx) error { return tx.InsertKey(t.Context(), k, m, `{"Statement":`, nil) })
+	f.change(t, func(tx *metadata.Tx) error {
+		return tx.InsertKey(t.Context(), k, m, metadata.KeyPolicy{Document: `{"Statement":`}, nil)
+	})
 	e, err := f.View().Key(t.Context(), region, k.ID)
 	if e != nil || err == nil || errors.Is(err, metadata.ErrNotFound) {
 		t.Errorf("Key with a policy that does not parse = %v, %v, want an error", e, err)

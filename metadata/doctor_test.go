@@ -19,7 +19,9 @@ func (f fixture) insertMaterial(t *testing.T, owner string, change func(*metadat
 	t.Helper()
 	k, m := newKey(owner)
 	change(&k, &m)
-	f.change(t, func(tx *metadata.Tx) error { return tx.InsertKey(t.Context(), k, m, "{}", nil) })
+	f.change(t, func(tx *metadata.Tx) error {
+		return tx.InsertKey(t.Context(), k, m, metadata.KeyPolicy{Document: "{}"}, nil)
+	})
 	return metadata.KeyMaterial{Key: k, Material: m}
 }
 

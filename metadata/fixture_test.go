@@ -91,7 +91,7 @@ func (f fixture) insertKey(t *testing.T, owner string, tags ...metadata.Tag) str
 	t.Helper()
 	k, m := newKey(owner)
 	f.change(t, func(tx *metadata.Tx) error {
-		return tx.InsertKey(t.Context(), k, m, policy.DefaultKeyPolicy(owner), tags)
+		return tx.InsertKey(t.Context(), k, m, metadata.KeyPolicy{Document: policy.DefaultKeyPolicy(owner)}, tags)
 	})
 	return k.ID
 }

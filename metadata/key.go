@@ -51,8 +51,13 @@ type Material struct {
 type KeyEntry struct {
 	Key
 	Materials      []Material // the current one first, then the newest
+	Tags           []Tag      // in the order of their keys
+	Aliases        []string   // their names, in order
 	PolicyDocument string     // as it was put, byte for byte
-	Policy         *policy.Policy
+	// PolicyBindings are the unique ids that the document's users and roles are bound
+	// to, by the ARNs in it.
+	PolicyBindings map[string]string
+	Policy         *policy.Policy // bound
 }
 
 // Current is the material that encrypts; nil if the key has none yet.
@@ -79,6 +84,12 @@ func (e *KeyEntry) size() int {
 	for i := range e.Materials {
 		m := &e.Materials[i]
 		size += 512 + len(m.Blob) + len(m.PublicKey) + len(m.CheckValue) + len(m.Binding)
+	}
+	for _, t := range e.Tags {
+		size += 64 + len(t.Key) + len(t.Value)
+	}
+	for _, name := range e.Aliases {
+		size += 32 + len(name)
 	}
 	return size
 }

@@ -29,7 +29,10 @@ type keyRow struct {
 	DeletionAt      *time.Time
 
 	AccountVersion int64
-	Policy         *string // with the first row alone
+	Policy         *string // with the first row alone, like the next three
+	Bindings       *string // as Postgres prints them, which is the same for the same
+	Tags           []Tag
+	Aliases        []string
 
 	MaterialID        []byte // nil if the key has no material
 	Residency         *string
@@ -42,11 +45,19 @@ type keyRow struct {
 	MaterialCreatedAt *time.Time
 }
 
-// The policy comes with the first row alone: it may be larger than all the rest.
+// What the key has but once comes with the first row alone: the policy may be larger
+// than all the rest.
 const selectKey = `
 SELECT k.region, k.id, k.account, k.store, k.spec, k.usage, k.origin, k.multi_region_role, k.state, k.service, k.description,
        k.version, k.created_at, k.deletion_at, a.version AS account_version,
        CASE WHEN row_number() OVER materials_first = 1 THEN p.document END AS policy,
+       CASE WHEN row_number() OVER materials_first = 1 THEN p.bindings::text END AS bindings,
+       CASE WHEN row_number() OVER materials_first = 1 THEN (
+           SELECT json_agg(json_build_object('key', t.key, 'value', t.value) ORDER BY t.key)
+           FROM tags t WHERE t.account = k.account AND t.region = k.region AND t.key_id = k.id) END AS tags,
+       CASE WHEN row_number() OVER materials_first = 1 THEN (
+           SELECT array_agg(l.name ORDER BY l.name)
+           FROM aliases l WHERE l.account = k.account AND l.region = k.region AND l.key_id = k.id) END AS aliases,
        m.id AS material_id, m.residency, m.current, m.generation, m.blob, m.public_key, m.check_value, m.binding,
        m.created_at AS material_created_at
 FROM keys k
@@ -69,7 +80,7 @@ func loadKey(ctx context.Context, s *Store, key cacheKey) (loaded, error) {
 	if len(found) == 0 {
 		return loaded{}, ErrNotFound
 	}
-	entry := &KeyEntry{Key: found[0].key()}
+	entry := &KeyEntry{Key: found[0].key(), Tags: found[0].Tags, Aliases: found[0].Aliases}
 	for i := range found {
 		if found[i].MaterialID != nil {
 			entry.Materials = append(entry.Materials, found[i].material(&entry.Key))
@@ -78,13 +89,11 @@ func loadKey(ctx context.Context, s *Store, key cacheKey) (loaded, error) {
 	if found[0].Policy == nil {
 		return loaded{}, fmt.Errorf("key %s has no policy", key.id)
 	}
-	shared := s.cache.policy(*found[0].Policy)
-	if shared == nil {
-		if shared, err = compilePolicy(*found[0].Policy); err != nil {
-			return loaded{}, err
-		}
+	shared, err := s.cache.compile(*found[0].Policy, orZero(found[0].Bindings))
+	if err != nil {
+		return loaded{}, err
 	}
-	entry.PolicyDocument, entry.Policy = shared.document, shared.policy
+	entry.PolicyDocument, entry.PolicyBindings, entry.Policy = shared.document, shared.bindings, shared.policy
 	return loaded{entry, entry.Account, found[0].AccountVersion, entry.size(), shared}, nil
 }
 
@@ -161,8 +170,8 @@ INSERT INTO materials (account, region, key_id, id, residency, current, generati
 VALUES (@account, @region, @keyID, @id, @residency, @current, @generation, @blob, @publicKey, @checkValue, @binding, @createdAt)`
 
 const insertPolicy = `
-INSERT INTO policies (account, region, key_id, name, document)
-VALUES (@account, @region, @keyID, 'default', @document)`
+INSERT INTO policies (account, region, key_id, name, document, bindings)
+VALUES (@account, @region, @keyID, 'default', @document, @bindings)`
 
 const insertTags = `
 INSERT INTO tags (account, region, key_id, key, value)
@@ -174,7 +183,7 @@ FROM unnest(@keys::text[], @values::text[]) AS t (key, value)`
 // there: it raises no version and notifies nobody. ErrExists if there is such a
 // key; ErrNotFound if its account or store is not there; ErrLimit for more than
 // [MaxTags] tags.
-func (tx *Tx) InsertKey(ctx context.Context, k Key, m Material, policyDocument string, tags []Tag) error {
+func (tx *Tx) InsertKey(ctx context.Context, k Key, m Material, p KeyPolicy, tags []Tag) error {
 	if len(tags) > MaxTags {
 		return fmt.Errorf("insert key %s: %w", k.ID, ErrLimit)
 	}
@@ -186,7 +195,7 @@ func (tx *Tx) InsertKey(ctx context.Context, k Key, m Material, policyDocument s
 	})
 	batch.Queue(insertMaterial, materialArgs(k, m))
 	batch.Queue(insertPolicy, pgx.StrictNamedArgs{
-		"account": k.Account, "region": k.Region, "keyID": k.ID, "document": policyDocument,
+		"account": k.Account, "region": k.Region, "keyID": k.ID, "document": p.Document, "bindings": p.bindings(),
 	})
 	if len(tags) > 0 {
 		batch.Queue(insertTags, tagArgs(k.Region, k.Account, k.ID, tags))

@@ -1,34 +1,45 @@
 package metadata
 
 import (
+	"encoding/json"
 	"fmt"
 
 	"kmsgate/policy"
 )
 
-// sharedPolicy is a policy document and what it compiles to, shared by all keys
-// that have it: most keys of an account have the default policy.
+// sharedPolicy is a policy document, what its principals are bound to, and what it
+// compiles to, shared by all keys that have it: most keys of an account have the
+// default policy.
 type sharedPolicy struct {
 	document string
+	bindings map[string]string
 	policy   *policy.Policy
+	key      policyKey
 	holders  int // entries of the cache; guarded by the cache's mu
 }
 
+// policyKey is a document and its bindings as Postgres prints them.
+type policyKey struct{ document, bindings string }
+
 // compilePolicy parses a document that was checked when it was put.
-func compilePolicy(document string) (*sharedPolicy, error) {
-	p, err := policy.Parse(document)
+func compilePolicy(key policyKey) (*sharedPolicy, error) {
+	p, err := policy.Parse(key.document)
 	if err != nil {
 		return nil, fmt.Errorf("stored policy: %w", err)
 	}
-	return &sharedPolicy{document: document, policy: p}, nil
+	shared := &sharedPolicy{document: key.document, key: key}
+	if err := json.Unmarshal([]byte(key.bindings), &shared.bindings); err != nil {
+		return nil, fmt.Errorf("stored bindings of a policy: %w", err)
+	}
+	shared.policy = p.Bind(shared.bindings)
+	return shared, nil
 }
 
 // size estimates the bytes of a document and its compiled form.
-func (p *sharedPolicy) size() int { return 4 * len(p.document) }
+func (p *sharedPolicy) size() int { return 4*len(p.document) + 4*len(p.key.bindings) }
 
-// policyTable has the policies that entries of the cache hold, by document. Its
-// owner locks.
-type policyTable map[string]*sharedPolicy
+// policyTable has the policies that entries of the cache hold. Its owner locks.
+type policyTable map[policyKey]*sharedPolicy
 
 // hold counts one more holder and returns by how many bytes that makes the cache
 // larger. p may be nil.
@@ -37,8 +48,8 @@ func (t policyTable) hold(p *sharedPolicy) int {
 		return 0
 	}
 	p.holders++
-	if t[p.document] == nil {
-		t[p.document] = p
+	if t[p.key] == nil {
+		t[p.key] = p
 	}
 	if p.holders > 1 {
 		return 0
@@ -56,8 +67,8 @@ func (t policyTable) release(p *sharedPolicy) int {
 	if p.holders > 0 {
 		return 0
 	}
-	if t[p.document] == p {
-		delete(t, p.document)
+	if t[p.key] == p {
+		delete(t, p.key)
 	}
 	return p.size()
 }

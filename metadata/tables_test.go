@@ -20,10 +20,19 @@ func TestInsertKeyIsReadBackWhole(t *testing.T) {
 	k, m := newKey(account)
 	tags := []metadata.Tag{{Key: "b", Value: "2"}, {Key: "a", Value: ""}}
 	document := policy.DefaultKeyPolicy(account)
-	f.change(t, func(tx *metadata.Tx) error { return tx.InsertKey(t.Context(), k, m, document, tags) })
+	bindings := map[string]string{"arn:aws:iam::" + account + ":user/u": "AIDAEXAMPLE"}
+	f.change(t, func(tx *metadata.Tx) error {
+		return tx.InsertKey(t.Context(), k, m, metadata.KeyPolicy{Document: document, Bindings: bindings}, tags)
+	})
+	f.insertAlias(t, account, "alias/b", k.ID)
+	f.insertAlias(t, account, "alias/a", k.ID)
+	k.Version += 2 // with each alias
 
 	got := key(t, f.Store, k.ID)
-	want := &metadata.KeyEntry{Key: k, Materials: []metadata.Material{m}, PolicyDocument: document}
+	want := &metadata.KeyEntry{
+		Key: k, Materials: []metadata.Material{m}, PolicyDocument: document, PolicyBindings: bindings,
+		Tags: []metadata.Tag{{Key: "a"}, {Key: "b", Value: "2"}}, Aliases: []string{"alias/a", "alias/b"},
+	}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(metadata.KeyEntry{}, "Policy")); diff != "" {
 		t.Errorf("key differs (-want +got):\n%s", diff)
 	}
@@ -46,7 +55,9 @@ func TestInsertKeyRefuses(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	there, m := newKey(account)
-	f.change(t, func(tx *metadata.Tx) error { return tx.InsertKey(t.Context(), there, m, "{}", nil) })
+	f.change(t, func(tx *metadata.Tx) error {
+		return tx.InsertKey(t.Context(), there, m, metadata.KeyPolicy{Document: "{}"}, nil)
+	})
 	other, otherMaterial := newKey(account)
 	nobodys, noStore := other, other
 	nobodys.Account, noStore.Store = "999999999999", "elsewhere"
@@ -62,7 +73,9 @@ func TestInsertKeyRefuses(t *testing.T) {
 		"a store that does not exist":    {k: noStore, m: otherMaterial, want: metadata.ErrNotFound},
 		"too many tags":                  {k: other, m: otherMaterial, tags: make([]metadata.Tag, 51), want: metadata.ErrLimit},
 	} {
-		err := f.try(t.Context(), func(tx *metadata.Tx) error { return tx.InsertKey(t.Context(), c.k, c.m, "{}", c.tags) })
+		err := f.try(t.Context(), func(tx *metadata.Tx) error {
+			return tx.InsertKey(t.Context(), c.k, c.m, metadata.KeyPolicy{Document: "{}"}, c.tags)
+		})
 		if !errors.Is(err, c.want) {
 			t.Errorf("InsertKey with %s = %v, want %v", name, err, c.want)
 		}
@@ -115,7 +128,7 @@ func TestChangesOfPendingKeysAreRefused(t *testing.T) {
 		}
 	}
 	f.change(t, func(tx *metadata.Tx) error {
-		return tx.PutPolicy(ctx, region, account, id, policy.DefaultKeyPolicy(stranger))
+		return tx.PutPolicy(ctx, region, account, id, metadata.KeyPolicy{Document: policy.DefaultKeyPolicy(stranger)})
 	})
 	if got, want := key(t, f.Store, id).PolicyDocument, policy.DefaultKeyPolicy(stranger); got != want {
 		t.Errorf("PutPolicy left %s, want %s", got, want)
@@ -144,7 +157,9 @@ func TestNothingOfAnotherAccountOrRegionIsReached(t *testing.T) {
 		}
 		for name, change := range map[string]func(*metadata.Tx) error{
 			"SetDescription": func(tx *metadata.Tx) error { return tx.SetDescription(ctx, who.region, who.account, id, "x") },
-			"PutPolicy":      func(tx *metadata.Tx) error { return tx.PutPolicy(ctx, who.region, who.account, id, "{}") },
+			"PutPolicy": func(tx *metadata.Tx) error {
+				return tx.PutPolicy(ctx, who.region, who.account, id, metadata.KeyPolicy{Document: "{}"})
+			},
 			"UpsertTags": func(tx *metadata.Tx) error {
 				return tx.UpsertTags(ctx, who.region, who.account, id, []metadata.Tag{{Key: "x"}})
 			},
