@@ -63,7 +63,7 @@ func (c *call) checkPolicy(document, keyARN string, bypass bool, facts policy.Co
 	if err != nil {
 		return metadata.KeyPolicy{}, malformedPolicy(err)
 	}
-	ids, err := c.bind(parsed.Principals())
+	ids, err := c.bindPolicy(parsed.Principals())
 	if err != nil {
 		return metadata.KeyPolicy{}, err
 	}
@@ -75,9 +75,9 @@ func (c *call) checkPolicy(document, keyARN string, bypass bool, facts policy.Co
 	return metadata.KeyPolicy{Document: document, Bindings: ids}, nil
 }
 
-// bind finds the unique ids of the users and roles that a key policy names, and
+// bindPolicy finds the unique ids of the users and roles that a key policy names, and
 // refuses principals that do not exist here.
-func (c *call) bind(mentions []policy.Mention) (map[string]string, error) {
+func (c *call) bindPolicy(mentions []policy.Mention) (map[string]string, error) {
 	var accounts, named []string
 	for _, m := range mentions {
 		switch m.Kind {

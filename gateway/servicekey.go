@@ -119,7 +119,7 @@ func (c *call) makeServiceKey(entry *metadata.KeyEntry, alias string) error {
 	entry.Materials = []metadata.Material{material}
 	event := c.serviceKeyEvent(entry, alias)
 	return c.gateway.store.Change(c.ctx, c.view, func(tx *metadata.Tx) ([]byte, error) {
-		if err := tx.InsertKey(c.ctx, entry.Key, material, entry.PolicyDocument, nil); err != nil {
+		if err := tx.InsertKey(c.ctx, entry.Key, material, metadata.KeyPolicy{Document: entry.PolicyDocument}, nil); err != nil {
 			return nil, err
 		}
 		return event.AppendJSON(nil), tx.InsertAlias(c.ctx, metadata.Alias{

@@ -185,7 +185,7 @@ func (f *fixture) openServiceKey(t *testing.T, like string) string {
 	key, material := entry.Key, entry.Materials[0]
 	key.ID = uuid.NewString()
 	err = f.store.Change(t.Context(), nil, func(tx *metadata.Tx) ([]byte, error) {
-		return []byte(`{}`), tx.InsertKey(t.Context(), key, material, policy.DefaultKeyPolicy(account1), nil)
+		return []byte(`{}`), tx.InsertKey(t.Context(), key, material, metadata.KeyPolicy{Document: policy.DefaultKeyPolicy(account1)}, nil)
 	})
 	if err != nil {
 		t.Fatal(err)
