@@ -6,10 +6,12 @@ package session
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"time"
 )
 
-// Claims are what a token says of its session.
+// Claims are what a token says of its session. Times are kept to the microsecond.
 type Claims struct {
 	AccessKeyID string // ASIA…
 	Secret      []byte // the secret access key; the holder of Claims clears it
@@ -39,8 +41,22 @@ type Claims struct {
 	Audience string
 }
 
-// Errors of opening a token.
+// Errors of sealing and opening a token.
 var (
+	// ErrInvalid says that a token is none of ours, or not of this access key.
 	ErrInvalid = errors.New("not a token of ours, or not of this access key")
+	// ErrExpired says that a session is over.
 	ErrExpired = errors.New("the session is over")
+	// ErrTooLarge says that the policies and tags of a session do not fit into a token.
+	ErrTooLarge = errors.New("the session does not fit into a token")
 )
+
+// Clone is a copy that shares nothing with c that anybody writes to.
+func (c *Claims) Clone() *Claims {
+	copied := *c
+	copied.Secret = slices.Clone(c.Secret)
+	copied.Tags = maps.Clone(c.Tags)
+	copied.TransitiveTags = slices.Clone(c.TransitiveTags)
+	copied.Policies, copied.PolicyARNs = slices.Clone(c.Policies), slices.Clone(c.PolicyARNs)
+	return &copied
+}
