@@ -27,6 +27,7 @@ type translation struct {
 // fail to verify.
 var translations = []translation{
 	{is: errSecret, say: kmsapi.Internal(), alarm: true},
+	{is: errSessionKey, say: kmsapi.Internal(), alarm: true},
 	{is: hsm.ErrInvalidCiphertext, say: kmsapi.InvalidCiphertext()},
 	{is: hsm.ErrInvalidSignature, operation: "VerifyMac", say: kmsapi.InvalidMac()},
 	{is: hsm.ErrInvalidSignature, say: kmsapi.InvalidSignature()},
@@ -45,6 +46,10 @@ var translations = []translation{
 // errSecret: the sealed secret of an access key does not open. Its row was
 // changed, or no token here has the key that it was sealed with.
 var errSecret = errors.New("secret of an access key does not open")
+
+// errSessionKey: a sealed session key does not open. Its row was changed, or the
+// token has not the key that it was sealed with.
+var errSessionKey = errors.New("session key does not open")
 
 // malformedPolicy is what the author of a policy hears of it.
 func malformedPolicy(err error) error {

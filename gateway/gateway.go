@@ -73,6 +73,8 @@ type Gateway struct {
 	noise       *noise
 	signingKeys signingKeys
 	sessionDocs sessionPolicies
+	sessionKeys *sessionKeys
+	sessions    openedSessions
 	routes      map[route]*operation
 	readiness   readiness
 	reading     chan struct{} // requests whose caller is not known yet
@@ -112,6 +114,7 @@ func New(c Config) (*Gateway, error) {
 		keepRefusals:      orDefault(c.KeepRefusals, KeepRefusals), services: servicesOf(c.Services),
 		clock: c.Clock,
 	}
+	g.sessionKeys = newSessionKeys(c.Store, c.Tokens)
 	if c.Throttling {
 		g.throttle = newThrottle()
 	}
@@ -123,7 +126,7 @@ func New(c Config) (*Gateway, error) {
 
 // Run does the gateway's periodic work until ctx ends: it records the counts
 // of refusals that were not recorded one by one, and forgets why old requests were
-// refused. It flushes once more at the end.
+// refused, and sessions and their keys that are over. It flushes once more at the end.
 func (g *Gateway) Run(ctx context.Context) {
 	tick, forget := time.NewTicker(time.Second), time.NewTicker(forgetEvery)
 	defer tick.Stop()
@@ -134,6 +137,7 @@ func (g *Gateway) Run(ctx context.Context) {
 			g.forgetRefusals(ctx, g.clock())
 		case <-tick.C:
 			g.flushNoise(ctx, g.clock())
+			g.sweepSessions(ctx, g.clock())
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 			defer cancel()

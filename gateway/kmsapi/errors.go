@@ -60,6 +60,11 @@ func UnrecognizedClient() *Error {
 	return &Error{UnrecognizedClientException, "The security token included in the request is invalid."}
 }
 
+// ExpiredToken refuses temporary credentials whose session is over.
+func ExpiredToken() *Error {
+	return &Error{ExpiredTokenException, "The security token included in the request is expired"}
+}
+
 // Key identifiers (kinds of KeyId, alias, ARN).
 
 // NotFoundKey says that no such key exists; arn is its full ARN also if only
