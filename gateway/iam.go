@@ -33,7 +33,7 @@ func (c *call) iamRequest() *identity.Request {
 	store := c.gateway.defaultStore(c.region)
 	r := &identity.Request{
 		Caller: c.caller, Now: c.now, Region: c.region, Store: c.gateway.store, View: c.view,
-		Token: c.gateway.tokens[store], KeyStore: store,
+		Token: c.gateway.tokens[store], KeyStore: store, SealSession: c.sealSession,
 	}
 	if len(c.resources) > 0 {
 		r.Target = c.resources[0].named()

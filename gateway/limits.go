@@ -117,6 +117,8 @@ var rates = map[bucket]rate.Limit{
 	"PutKeyPolicy":        15,
 	"TagResource":         10,
 	"GetCallerIdentity":   1000,
+	"AssumeRole":          600,
+	"GetSessionToken":     600,
 }
 
 // throttle holds the callers' rates. Safe for concurrent use.

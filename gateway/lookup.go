@@ -47,7 +47,7 @@ func (c *call) lookUp(in any) error {
 	for i := range c.op.targets {
 		t := &c.op.targets[i]
 		named := ""
-		if t.with != "" && c.op.member(in, t.with).IsZero() {
+		if t.with != "" && c.op.member(in, t.with).IsZero() && (t.inherits == nil || !t.inherits(c)) {
 			continue
 		}
 		if t.member != "" {

@@ -111,6 +111,9 @@ type target struct {
 	// with is another member that may be absent, and then there is no such target;
 	// empty for none.
 	with string
+	// inherits tells whether the caller's session makes it a target all the same.
+	// Nil: it does not.
+	inherits func(*call) bool
 	// foreign: usable on a key of another account, named by ARN.
 	foreign bool
 	// services: the operation changes nothing of a key that is a service's, and so
@@ -189,7 +192,7 @@ func erase[Out any](out *Out, err error) (any, error) {
 	return out, nil
 }
 
-// fieldsByWireName maps the JSON names of a request type's members, those of
+// fieldsByWireName maps the wire names of a request type's members, those of
 // embedded structs included, to their field indexes.
 func fieldsByWireName(t reflect.Type, prefix []int) map[string][]int {
 	fields := map[string][]int{}
@@ -205,13 +208,20 @@ func fieldsByWireName(t reflect.Type, prefix []int) map[string][]int {
 			}
 			continue
 		}
-		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		if name == "" {
-			name = f.Name
-		}
-		fields[name] = index
+		fields[wireName(f)] = index
 	}
 	return fields
+}
+
+// wireName is a field's name in the JSON or XML of its API.
+func wireName(f reflect.StructField) string {
+	for _, key := range []string{"json", "xml"} {
+		name, _, _ := strings.Cut(f.Tag.Get(key), ",")
+		if name, _, _ = strings.Cut(name, ">"); name != "" {
+			return name
+		}
+	}
+	return f.Name
 }
 
 // member is a request's member by its wire name. A row that names a member its

@@ -94,7 +94,8 @@ func TestRequestMembersAreTheSDKs(t *testing.T) {
 // secretMembers must not be recorded, whatever their type here.
 var secretMembers = []string{
 	"Plaintext", "CiphertextBlob", "Message", "Signature", "Mac", "EncryptedKeyMaterial", "ImportToken", "GrantTokens", "GrantToken",
-	"KeyStorePassword", "XksProxyAuthenticationCredential", "Recipient", "PublicKey", "SharedSecretCiphertextBlob",
+	"KeyStorePassword", "XksProxyAuthenticationCredential", "Recipient", "PublicKey", "SharedSecretCiphertextBlob", "TokenCode", "ProvidedContexts",
+	"WebIdentityToken",
 }
 
 func TestRowsAreSound(t *testing.T) {

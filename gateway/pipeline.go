@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"kmsgate/gateway/identity"
 	"kmsgate/gateway/kmsapi"
 	"kmsgate/hsm/keyspec"
 	"kmsgate/metadata"
@@ -313,6 +314,9 @@ var unhonoured = []struct {
 	refuse func() *kmsapi.Error
 }{
 	{"Recipient", kmsapi.RecipientUnsupported}, // no attestation is verified here
+	{"SerialNumber", identity.NoMFA},
+	{"TokenCode", identity.NoMFA},
+	{"ProvidedContexts", identity.NoContexts},
 }
 
 // dryRun tells whether the request asks for a dry run.

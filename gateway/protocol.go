@@ -61,10 +61,19 @@ func wipe(message any) {
 	if v.Kind() != reflect.Pointer || v.IsNil() || v.Elem().Kind() != reflect.Struct {
 		return
 	}
-	v = v.Elem()
+	wipeFields(v.Elem())
+}
+
+func wipeFields(v reflect.Value) {
 	for i := range v.NumField() {
-		if secret, ok := v.Field(i).Interface().(kmsapi.Secret); ok {
+		f := v.Field(i)
+		if !f.CanInterface() {
+			continue
+		}
+		if secret, ok := f.Interface().(kmsapi.Secret); ok {
 			clear(secret)
+		} else if f.Kind() == reflect.Struct {
+			wipeFields(f)
 		}
 	}
 }

@@ -3,7 +3,6 @@ package gateway
 import (
 	"reflect"
 	"slices"
-	"strings"
 	"unicode"
 	"unicode/utf8"
 
@@ -132,8 +131,7 @@ func memberOf(name string, v reflect.Value) (m audit.Member, ok bool) {
 func objectOf(name string, v reflect.Value) audit.Member {
 	var members []audit.Member
 	for i := range v.NumField() {
-		wire, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
-		if m, ok := memberOf(lowerCamel(wire), v.Field(i)); ok {
+		if m, ok := memberOf(lowerCamel(wireName(v.Type().Field(i))), v.Field(i)); ok {
 			members = append(members, m)
 		}
 	}
@@ -143,10 +141,6 @@ func objectOf(name string, v reflect.Value) audit.Member {
 func listOf(name string, v reflect.Value) audit.Member {
 	items := make([]audit.Member, 0, v.Len())
 	for i := range v.Len() {
-		if tag, ok := v.Index(i).Interface().(kmsapi.Tag); ok {
-			items = append(items, audit.Object("", audit.String("tagKey", kmsapi.Or(tag.TagKey, "")), audit.String("tagValue", kmsapi.Or(tag.TagValue, ""))))
-			continue
-		}
 		if m, ok := memberOf("", v.Index(i)); ok {
 			items = append(items, m)
 		}

@@ -2,8 +2,13 @@ package gateway
 
 import (
 	"crypto/sha256"
+	"errors"
+	"slices"
 	"sync"
 
+	"kmsgate/gateway/arn"
+	"kmsgate/gateway/kmsapi"
+	"kmsgate/metadata"
 	"kmsgate/policy"
 )
 
@@ -34,9 +39,30 @@ func (s *sessionPolicies) put(token [sha256.Size]byte, compiled []*policy.Policy
 	s.compiled[token] = compiled
 }
 
-// sessionPolicies are the policies that a session was made with, compiled; nil for
-// none.
+// sessionPolicies are the policies that a session was made with, compiled: those it
+// has itself, and the managed ones as they are now. Nil for none.
 func (c *call) sessionPolicies(by signer) ([]*policy.Policy, error) {
+	compiled, err := c.inlinePolicies(by)
+	if err != nil || len(by.claims.PolicyARNs) == 0 {
+		return compiled, err
+	}
+	all := slices.Clone(compiled) // what is cached stays as it is
+	for _, named := range by.claims.PolicyARNs {
+		a, _ := arn.ParseIAM(named) // checked when the session was made
+		entry, err := c.view.ManagedPolicy(c.ctx, by.claims.Account, a.Name)
+		if errors.Is(err, metadata.ErrNotFound) {
+			return nil, kmsapi.UnrecognizedClient() // what it allowed and denied is not known any more
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, entry.Policy)
+	}
+	return all, nil
+}
+
+// inlinePolicies are the policies that a session's token has in it.
+func (c *call) inlinePolicies(by signer) ([]*policy.Policy, error) {
 	documents := by.claims.Policies
 	if len(documents) == 0 {
 		return nil, nil

@@ -102,6 +102,7 @@ const (
 	IDPRejectedClaim        kmsapi.Code = "IDPRejectedClaim"
 	InvalidIdentityToken    kmsapi.Code = "InvalidIdentityToken"
 	InvalidInput            kmsapi.Code = "InvalidInput"
+	InvalidParameterValue   kmsapi.Code = "InvalidParameterValue"
 	LimitExceeded           kmsapi.Code = "LimitExceeded"
 	MalformedPolicyDocument kmsapi.Code = "MalformedPolicyDocument"
 	NoSuchEntity            kmsapi.Code = "NoSuchEntity"
@@ -162,6 +163,7 @@ var codes = map[kmsapi.Code]codeRow{
 	IDPRejectedClaim:                           {"IDPRejectedClaim", http.StatusForbidden},
 	InvalidIdentityToken:                       {"InvalidIdentityToken", http.StatusBadRequest},
 	InvalidInput:                               {"InvalidInput", http.StatusBadRequest},
+	InvalidParameterValue:                      {"InvalidParameterValue", http.StatusBadRequest},
 	LimitExceeded:                              {"LimitExceeded", http.StatusConflict},
 	MalformedPolicyDocument:                    {"MalformedPolicyDocument", http.StatusBadRequest},
 	NoSuchEntity:                               {"NoSuchEntity", http.StatusNotFound},
