@@ -75,7 +75,7 @@ func (c *call) createGrant(in *kmsapi.CreateGrantRequest) (work[kmsapi.CreateGra
 	if err != nil {
 		return none, err
 	}
-	if err := c.checkParent(); err != nil {
+	if err := c.checkParent(&g, in); err != nil {
 		return none, err
 	}
 	properties, err := propertiesOf(&g)
@@ -189,11 +189,21 @@ func grantable(key *metadata.KeyEntry, operation kmsapi.GrantOperation) bool {
 	return slices.Contains(its, operation) || slices.Contains(grantedAlways, operation)
 }
 
-// checkParent refuses a grant that gives more than a grant through which its maker
-// may make grants (KMS Developer Guide, "Granting CreateGrant permission").
-func (c *call) checkParent() error {
+// checkParent refuses a grant that gives more than the grants through which its
+// maker may make grants (KMS Developer Guide, "Granting CreateGrant permission").
+func (c *call) checkParent(child *metadata.Grant, in *kmsapi.CreateGrantRequest) error {
 	r := &c.resources[0]
 	if r.decision.Reason != policy.GrantAllows {
+		return nil
+	}
+	q := c.question(r, in)
+	if _, err := c.addGrants(&q, r); err != nil {
+		return err
+	}
+	for _, parents := range []*[]*policy.Grant{&q.Grants, &q.RoleGrants, &q.AccountGrants} {
+		*parents = slices.DeleteFunc(*parents, func(parent *policy.Grant) bool { return !parent.Covers(child.Compiled) })
+	}
+	if policy.Authorize(q).Allowed {
 		return nil
 	}
 	c.detail = "no grant to the caller covers what the new one gives"

@@ -69,19 +69,22 @@ func (c *call) askToRetire(q *policy.Input, r *resource) {
 		return
 	}
 	grantee := slices.Contains(g.Operations, string(kmsapi.GrantRetireGrant))
-	if c.is(g.Retiring, g.RetiringID) || grantee && c.is(g.Grantee, g.GranteeID) {
-		q.Grants = retirement(g.ID)
+	caller := c.caller.Principal()
+	for _, may := range []struct {
+		principal, id string
+		so            bool
+	}{{g.Retiring, g.RetiringID, g.Retiring != ""}, {g.Grantee, g.GranteeID, grantee}} {
+		switch {
+		case !may.so || may.id != caller.ID: // the id is another's that had the name before
+		case may.principal == caller.ARN:
+			q.Grants = retirement(g.ID)
+		case may.principal == caller.RoleARN:
+			q.RoleGrants = retirement(g.ID)
+		}
 	}
 	if root := arn.Root(c.caller.Account); c.caller.Account == g.IssuingAccount || g.Retiring == root || grantee && g.Grantee == root {
 		q.AccountGrants = retirement(g.ID)
 	}
-}
-
-// is tells whether the caller is the principal of an ARN and a unique id: itself or
-// by its role.
-func (c *call) is(principal, id string) bool {
-	p := c.caller.Principal()
-	return principal != "" && id == p.ID && (principal == p.ARN || principal == p.RoleARN)
 }
 
 func (c *call) retireGrant(*kmsapi.RetireGrantRequest) (work[kmsapi.Empty], error) {
