@@ -7,7 +7,7 @@ import (
 
 // grants is the target of operations on the grants of a key, of any account.
 func grants(action string, states metadata.States) []target {
-	return []target{{kind: onKey, member: "KeyId", action: action, forms: arn.KeyForms, foreign: true, states: states}}
+	return []target{{kind: onKey, member: "KeyId", action: action, forms: arn.KeyForms, foreign: true, services: true, states: states}}
 }
 
 // grantOperations are the operations on grants.
@@ -35,7 +35,7 @@ var grantOperations = []operation{
 	},
 	{
 		service: serviceKMS, name: "RetireGrant", bucket: "RetireGrant",
-		targets: []target{{kind: onGrant, member: "KeyId", action: "RetireGrant", forms: arn.KeyForms, foreign: true}},
+		targets: []target{{kind: onGrant, member: "KeyId", action: "RetireGrant", forms: arn.KeyForms, foreign: true, services: true}},
 		// CloudTrail has no parameters of it.
 		typed: do(completeRetireGrant, (*call).retireGrant),
 	},

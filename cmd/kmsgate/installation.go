@@ -166,14 +166,10 @@ func (i *installation) newGateway(metrics prometheus.Registerer) (*gateway.Gatew
 	for _, r := range i.config.Regions {
 		regions = append(regions, gateway.Region{Name: r.Name, Store: r.Store})
 	}
-	services := make([]gateway.Service, 0, len(i.config.Services))
-	for _, s := range i.config.Services {
-		services = append(services, gateway.Service{Name: s.Name, Callers: s.Callers})
-	}
 	return gateway.New(gateway.Config{
 		Regions: regions, Tokens: tokens, Store: i.store, Logger: i.logger, Metrics: metrics,
 		Throttling: *i.config.Throttling, MaxInFlight: i.config.MaxInFlight, Timeout: i.config.RequestTimeout,
-		GenerationTimeout: i.config.generationTimeout(), KeepRefusals: i.config.keepRefusals(), Services: services,
+		GenerationTimeout: i.config.generationTimeout(), KeepRefusals: i.config.keepRefusals(), Services: i.services(),
 	})
 }
 

@@ -33,6 +33,7 @@ var commands = []command{
 	{"account", "create and list accounts, make root access keys", runAccount},
 	{"audit", "read the audit log", runAudit},
 	{"explain", "say why a request was refused, and what would allow it", runExplain},
+	{"access", "list who can do what with a key, and through what", runAccess},
 	{"hsm", "look into tokens, make the TLS key in one, try a PIN by order of an operator", runHSM},
 	{"doctor", "examine a whole installation and say what is wrong", runDoctor},
 	{"bench", "measure a gateway against its token on this machine", runBench},

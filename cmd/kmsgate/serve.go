@@ -10,14 +10,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/pprof"
 	"os"
 	"runtime/debug"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"kmsgate/gateway"
 )
@@ -124,7 +122,7 @@ func (i *installation) serve(ctx context.Context, registry *prometheus.Registry,
 			return fmt.Errorf("admin_listen: %w", err)
 		}
 		defer admin.Close()
-		servers, listeners = append(servers, i.newServer(adminHandler(registry))), append(listeners, admin)
+		servers, listeners = append(servers, i.newServer(i.adminHandler(registry))), append(listeners, admin)
 		at.admin = admin.Addr().String()
 	}
 	i.logger.Info("serving", "address", at.api, "admin_address", at.admin, "tls", i.config.TLS.Certificate != "", "version", version())
@@ -202,16 +200,4 @@ func (i *installation) newServer(handler http.Handler) *http.Server {
 		MaxHeaderBytes: maxHeaderBytes,
 		ErrorLog:       slog.NewLogLogger(i.logger.Handler(), slog.LevelWarn),
 	}
-}
-
-// adminHandler serves what operators and Prometheus look at, on loopback.
-func adminHandler(registry *prometheus.Registry) http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	return mux
 }
