@@ -188,10 +188,7 @@ func (e *evaluation) ownKey() Decision {
 	if d.Allowed {
 		return d
 	}
-	if granted := e.granted(reachDirect); granted.Allowed {
-		return granted
-	}
-	return d
+	return e.granted(reachDirect, d)
 }
 
 // allowedThrough is the reason of an Allow of a key policy for the own account.
@@ -210,7 +207,7 @@ func (e *evaluation) foreignKey() Decision {
 	case e.key.reach != reachNone:
 		return e.allow(&e.key, reachAccount, BothSidesAllow)
 	}
-	return e.granted(reachAccount)
+	return e.granted(reachAccount, Decision{Reason: Foreign})
 }
 
 // allow lays an Allow to the statement of by, unless something holds it back.
@@ -240,10 +237,10 @@ func (e *evaluation) held(r reach) Reason {
 	return Undecided
 }
 
-// granted decides by the grants, which reach no further than most. Without any
-// that covers the request it refuses as for a key that is not known.
-func (e *evaluation) granted(most reach) Decision {
-	refusal, op := Decision{Reason: Foreign}, grantOperation(e.Action)
+// granted decides by the grants, which reach no further than most; without any
+// that covers the request it is refused as it was.
+func (e *evaluation) granted(most reach, refusal Decision) Decision {
+	op := grantOperation(e.Action)
 	for _, to := range [...]struct {
 		grants []*Grant
 		reach  reach
@@ -256,7 +253,7 @@ func (e *evaluation) granted(most reach) Decision {
 		if held == Undecided {
 			return Decision{Allowed: true, Reason: GrantAllows, Grant: g.id}
 		}
-		refusal.Reason = held
+		refusal = Decision{Reason: held}
 	}
 	return refusal
 }

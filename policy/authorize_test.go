@@ -477,12 +477,15 @@ func TestNames(t *testing.T) {
 	for l := policy.Never; l <= policy.Always; l++ {
 		seen[l.String()] = true
 	}
-	if got, want := len(seen), 15+5+8+3; got != want {
+	for k := policy.AddStatement; k <= policy.LiftDeny; k++ {
+		seen[k.String()] = true
+	}
+	if got, want := len(seen), 15+5+8+3+4; got != want {
 		t.Errorf("%d different names, want %d", got, want)
 	}
 	for name, got := range map[string]string{
 		"Foreign": policy.Foreign.String(), "session policy": policy.SessionSource.String(),
-		"EncryptionContext": policy.EncryptionContextElement.String(), "Always": policy.Always.String(),
+		"EncryptionContext": policy.EncryptionContextElement.String(), "Always": policy.Always.String(), "LiftDeny": policy.LiftDeny.String(),
 	} {
 		if got != name {
 			t.Errorf("String() = %q, want %q", got, name)

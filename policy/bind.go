@@ -1,9 +1,6 @@
 package policy
 
-import (
-	"slices"
-	"strings"
-)
+import "slices"
 
 // named is a principal of a compiled document. One that is bound is known by
 // its unique id and not by its ARN, which another may have by now.
@@ -88,9 +85,7 @@ func ShowPrincipals(document string, ids map[string]string) (string, error) {
 			})
 		}
 	})
-	var b strings.Builder
-	write(&b, &root, "\n")
-	return b.String(), nil
+	return root.layout(), nil
 }
 
 // each calls f with a member's value or, if it is a list, with each of its items.

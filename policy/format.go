@@ -15,9 +15,7 @@ func Format(document string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	var b strings.Builder
-	write(&b, &root, "\n")
-	return b.String(), nil
+	return root.layout(), nil
 }
 
 // DefaultKeyPolicy is the policy of a key that was made without one, in the
@@ -38,6 +36,13 @@ func DefaultKeyPolicy(account string) string {
     "Resource" : "*"
   } ]
 }`
+}
+
+// layout is n in the layout of Format.
+func (n *node) layout() string {
+	var b strings.Builder
+	write(&b, n, "\n")
+	return b.String()
 }
 
 // write appends a value; newline is a line break and the indentation of the

@@ -41,10 +41,10 @@ func TestGrantsReachTheirGrantee(t *testing.T) {
 		{name: "session denied", caller: "session", to: "caller", session: ids(all, deny), want: policy.SessionDenies},
 		{name: "role", caller: "session", to: "role", want: policy.GrantAllows},
 		{name: "role within both", caller: "session", to: "role", boundary: all, session: ids(all), want: policy.GrantAllows},
-		{name: "role beyond boundary", caller: "session", to: "role", boundary: none, want: policy.NoKeyPolicyAllows},
-		{name: "role beyond session policy", caller: "session", to: "role", session: ids(none), want: policy.NoKeyPolicyAllows},
+		{name: "role beyond boundary", caller: "session", to: "role", boundary: none, want: policy.NoBoundaryAllows},
+		{name: "role beyond session policy", caller: "session", to: "role", session: ids(none), want: policy.NoSessionAllows},
 		{name: "account's user by IAM", caller: "user", to: "account", identity: ids(all), want: policy.GrantAllows},
-		{name: "account's user without IAM", caller: "user", to: "account", want: policy.NoKeyPolicyAllows},
+		{name: "account's user without IAM", caller: "user", to: "account", want: policy.NoIdentityAllows},
 		{name: "account's root", caller: "root", to: "account", want: policy.GrantAllows},
 		{name: "service", caller: "service", to: "caller", want: policy.GrantAllows},
 

@@ -26,7 +26,7 @@ type StatementTrace struct {
 // Matched tells whether the statement applied to the request.
 func (s *StatementTrace) Matched() bool { return s.Failed == Nothing }
 
-// ConditionTrace is a condition that was not fulfilled.
+// ConditionTrace is a condition and what a request had for it.
 type ConditionTrace struct {
 	Operator string   // as written
 	Key      string   // as written
@@ -85,14 +85,15 @@ func Explain(in Input) (Decision, Trace) {
 func (t *Trace) add(s *statement, in *Input, st StatementTrace, c *condition) {
 	st.Sid, st.Deny = s.sid, s.deny
 	if c != nil {
-		st.Condition = &ConditionTrace{
-			Operator: c.operator,
-			Key:      c.name,
-			Wanted:   slices.Clone(c.wanted),
-			Got:      slices.Clone(c.got(in.Context)),
-		}
+		failed := c.trace(in.Context)
+		st.Condition = &failed
 	}
 	t.Statements = append(t.Statements, st)
+}
+
+// trace is the condition with the values of a request.
+func (c *condition) trace(ctx Context) ConditionTrace {
+	return ConditionTrace{Operator: c.operator, Key: c.name, Wanted: slices.Clone(c.wanted), Got: slices.Clone(c.got(ctx))}
 }
 
 // addGrant appends what became of g, a grant to the caller, its role or its account.
