@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"kmsgate/gateway/kmsapi"
 	"kmsgate/hsm/keyspec"
 	"kmsgate/policy"
 )
@@ -26,66 +25,82 @@ func (c *call) facts(r *resource, in any) policy.Context {
 	return &facts{call: c, resource: r, in: in}
 }
 
-// Condition keys that are followed by a name of the request's own.
-const (
-	contextKeyPrefix = "kms:encryptioncontext:"
-	requestTagPrefix = "aws:requesttag/"
-)
-
 // Values implements policy.Context. Keys come in lower case.
 func (f *facts) Values(key string) ([]string, bool) {
-	var values []string
-	if name, ok := strings.CutPrefix(key, contextKeyPrefix); ok {
-		values = f.contextValue(name)
-	} else if name, ok := strings.CutPrefix(key, requestTagPrefix); ok {
-		values = f.requestTag(name)
-	} else if fact, ok := factsByKey[key]; ok {
-		values = fact(f)
-	}
+	values := f.values(key)
 	return values, len(values) > 0
+}
+
+func (f *facts) values(key string) []string {
+	if fact, ok := factsByKey[key]; ok {
+		return fact(f)
+	}
+	for _, family := range factsByPrefix {
+		if name, ok := strings.CutPrefix(key, family.prefix); ok {
+			return family.fact(f, name)
+		}
+	}
+	return f.claim(key)
+}
+
+// factsByPrefix are the condition keys that are followed by a name, which is
+// compared regardless of case.
+var factsByPrefix = []struct {
+	prefix string
+	fact   func(f *facts, name string) []string
+}{
+	{"kms:encryptioncontext:", (*facts).contextValue},
+	{"aws:requesttag/", (*facts).requestTag},
+	{"aws:resourcetag/", (*facts).resourceTag},
+	{"iam:resourcetag/", (*facts).resourceTag},
+	{"aws:principaltag/", (*facts).principalTag},
 }
 
 // factsByKey works out each condition key. A fact without values is a key that
 // the request does not have.
-var factsByKey = map[string]func(*facts) []string{
-	"aws:currenttime":      func(f *facts) []string { return one(f.call.now.UTC().Format(time.RFC3339)) },
-	"aws:epochtime":        func(f *facts) []string { return one(strconv.FormatInt(f.call.now.Unix(), 10)) },
-	"aws:principalaccount": func(f *facts) []string { return one(f.call.caller.Account) },
-	"aws:principalarn":     func(f *facts) []string { return one(f.call.caller.ARN) },
-	"aws:principaltype":    func(*facts) []string { return one("Account") },
-	"aws:userid":           func(f *facts) []string { return one(f.call.caller.UserID) },
-	"aws:requestedregion":  func(f *facts) []string { return one(f.call.region) },
-	"aws:securetransport":  func(f *facts) []string { return one(strconv.FormatBool(f.call.event.TLS.Version != "")) },
-	"aws:sourceip":         func(f *facts) []string { return one(f.call.event.SourceIP) },
-	"aws:useragent":        func(f *facts) []string { return one(f.call.event.UserAgent) },
-	"aws:tagkeys":          (*facts).tagKeys,
+var factsByKey = factsOf(requestFacts, callerFacts, keyFacts, grantFacts, iamFacts)
 
+func factsOf(tables ...map[string]func(*facts) []string) map[string]func(*facts) []string {
+	all := map[string]func(*facts) []string{}
+	for _, t := range tables {
+		maps.Copy(all, t)
+	}
+	return all
+}
+
+// requestFacts are about the request itself.
+var requestFacts = map[string]func(*facts) []string{
+	"aws:currenttime":     func(f *facts) []string { return one(f.call.now.UTC().Format(time.RFC3339)) },
+	"aws:epochtime":       func(f *facts) []string { return one(strconv.FormatInt(f.call.now.Unix(), 10)) },
+	"aws:requestedregion": func(f *facts) []string { return one(f.call.region) },
+	"aws:securetransport": func(f *facts) []string { return one(strconv.FormatBool(f.call.event.TLS.Version != "")) },
+	"aws:sourceip":        func(f *facts) []string { return one(f.call.event.SourceIP) },
+	"aws:useragent":       func(f *facts) []string { return one(f.call.event.UserAgent) },
+	"aws:tagkeys":         (*facts).tagKeys,
+	"aws:viaawsservice":   func(*facts) []string { return one("false") },
+}
+
+// keyFacts are about a key and what is done with it.
+var keyFacts = map[string]func(*facts) []string{
 	"kms:calleraccount":                  func(f *facts) []string { return one(f.call.caller.Account) },
-	"kms:bypasspolicylockoutsafetycheck": func(f *facts) []string { return f.flag("BypassPolicyLockoutSafetyCheck") },
+	"kms:bypasspolicylockoutsafetycheck": func(f *facts) []string { return f.given("BypassPolicyLockoutSafetyCheck") },
 	"kms:datakeypairspec":                func(f *facts) []string { return f.text("KeyPairSpec") },
 	"kms:encapsulationalgorithm":         func(f *facts) []string { return f.text("EncapsulationAlgorithm") },
 	"kms:encryptionalgorithm":            (*facts).encryptionAlgorithm,
-	"kms:encryptioncontextkeys":          func(f *facts) []string { return slices.Collect(maps.Keys(f.context())) },
+	"kms:encryptioncontextkeys":          func(f *facts) []string { return slices.Collect(maps.Keys(f.constrained())) },
 	"kms:keyagreementalgorithm":          func(f *facts) []string { return f.text("KeyAgreementAlgorithm") },
 	"kms:macalgorithm":                   func(f *facts) []string { return f.text("MacAlgorithm") },
 	"kms:messagetype":                    func(f *facts) []string { return f.text("MessageType") },
 	"kms:reencryptonsamekey":             (*facts).reEncryptOnSameKey,
 	"kms:requestalias":                   (*facts).requestAlias,
+	"kms:resourcealiases":                (*facts).resourceAliases,
 	"kms:viaservice":                     func(f *facts) []string { return one(f.call.viaService(f.resource)) },
 	"kms:signingalgorithm":               func(f *facts) []string { return f.text("SigningAlgorithm") },
 
-	"kms:keyspec": func(f *facts) []string {
-		return f.ofKey("KeySpec", func(r *resource) string { return string(r.key.Spec) })
-	},
-	"kms:customermasterkeyspec": func(f *facts) []string {
-		return f.ofKey("KeySpec", func(r *resource) string { return string(r.key.Spec) })
-	},
-	"kms:keyusage": func(f *facts) []string {
-		return f.ofKey("KeyUsage", func(r *resource) string { return string(r.key.Usage) })
-	},
-	"kms:customermasterkeyusage": func(f *facts) []string {
-		return f.ofKey("KeyUsage", func(r *resource) string { return string(r.key.Usage) })
-	},
+	"kms:keyspec":                (*facts).keySpec,
+	"kms:customermasterkeyspec":  (*facts).keySpec,
+	"kms:keyusage":               (*facts).keyUsage,
+	"kms:customermasterkeyusage": (*facts).keyUsage,
 	"kms:keyorigin": func(f *facts) []string {
 		return f.ofKey("Origin", func(r *resource) string { return string(r.key.Origin) })
 	},
@@ -128,8 +143,28 @@ func (f *facts) text(member string) []string {
 	return nil
 }
 
-// flag is a truth value of the request; absent when the request leaves it out.
-func (f *facts) flag(member string) []string {
+// number is a whole number of the request.
+func (f *facts) number(member string) []string {
+	if v, ok := f.value(member); ok && v.CanInt() {
+		return one(strconv.FormatInt(v.Int(), 10))
+	}
+	return nil
+}
+
+// list is a list of strings of the request.
+func (f *facts) list(member string) (values []string) {
+	v, ok := f.value(member)
+	if !ok || v.Kind() != reflect.Slice {
+		return nil
+	}
+	for i := range v.Len() {
+		values = append(values, v.Index(i).String())
+	}
+	return values
+}
+
+// given is a truth value of the request; absent when the request leaves it out.
+func (f *facts) given(member string) []string {
 	if v, ok := f.value(member); ok && v.Kind() == reflect.Bool && v.Bool() {
 		return []string{"true"}
 	}
@@ -156,6 +191,14 @@ func (f *facts) ofKey(member string, property func(*resource) string) []string {
 	return nil
 }
 
+func (f *facts) keySpec() []string {
+	return f.ofKey("KeySpec", func(r *resource) string { return string(r.key.Spec) })
+}
+
+func (f *facts) keyUsage() []string {
+	return f.ofKey("KeyUsage", func(r *resource) string { return string(r.key.Usage) })
+}
+
 // side is what the names of the members about the target begin with.
 func (f *facts) side() string {
 	if f.resource == nil {
@@ -174,10 +217,22 @@ func (f *facts) context() map[string]string {
 	return context
 }
 
+// constrained is the same, or, of a request about a grant, what its constraint says.
+func (f *facts) constrained() map[string]string {
+	if context := f.context(); context != nil {
+		return context
+	}
+	c := f.constraints()
+	if c.EncryptionContextEquals != nil {
+		return c.EncryptionContextEquals
+	}
+	return c.EncryptionContextSubset
+}
+
 // contextValue is the value of a pair of the context; its key is compared
 // regardless of case.
 func (f *facts) contextValue(name string) (values []string) {
-	for k, v := range f.context() {
+	for k, v := range f.constrained() {
 		if strings.EqualFold(k, name) {
 			values = append(values, v)
 		}
@@ -211,32 +266,9 @@ func (f *facts) requestAlias() []string {
 	return one(f.resource.alias)
 }
 
-func (f *facts) requestTags() []kmsapi.Tag {
-	v, ok := f.value("Tags")
-	if !ok {
+func (f *facts) resourceAliases() []string {
+	if f.resource == nil || f.resource.key == nil {
 		return nil
 	}
-	tags, _ := v.Interface().([]kmsapi.Tag)
-	return tags
-}
-
-func (f *facts) requestTag(name string) (values []string) {
-	for _, t := range f.requestTags() {
-		if strings.EqualFold(kmsapi.Or(t.TagKey, ""), name) {
-			values = append(values, kmsapi.Or(t.TagValue, ""))
-		}
-	}
-	return values
-}
-
-func (f *facts) tagKeys() []string {
-	if v, ok := f.value("TagKeys"); ok {
-		keys, _ := v.Interface().([]string)
-		return keys
-	}
-	var keys []string
-	for _, t := range f.requestTags() {
-		keys = append(keys, kmsapi.Or(t.TagKey, ""))
-	}
-	return keys
+	return f.resource.key.Aliases
 }

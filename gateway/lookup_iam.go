@@ -139,5 +139,12 @@ func (c *call) findPolicy(t *target, named string) (resource, error) {
 		return r, nil
 	}
 	r.name = a.Name
+	found, err := c.view.ManagedPolicy(c.ctx, a.Account, a.Name)
+	switch {
+	case errors.Is(err, metadata.ErrNotFound), err == nil && found.ARN() != named:
+		r.missing = identity.NoSuchPolicy(named)
+	case err != nil:
+		return resource{}, err
+	}
 	return r, nil
 }

@@ -50,7 +50,7 @@ func (c *call) sessionPolicies(by signer) ([]*policy.Policy, error) {
 	for _, named := range by.claims.PolicyARNs {
 		a, _ := arn.ParseIAM(named) // checked when the session was made
 		entry, err := c.view.ManagedPolicy(c.ctx, by.claims.Account, a.Name)
-		if errors.Is(err, metadata.ErrNotFound) {
+		if errors.Is(err, metadata.ErrNotFound) || err == nil && entry.ARN() != named {
 			return nil, kmsapi.UnrecognizedClient() // what it allowed and denied is not known any more
 		}
 		if err != nil {
