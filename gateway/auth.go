@@ -140,3 +140,16 @@ func (c *call) signatureError(err error) error {
 	c.detail = refusal.Detail
 	return &kmsapi.Error{Code: kmsapi.Code(refusal.Code), Message: refusal.Message}
 }
+
+// isAccessKeyID tells whether a string has the shape of an access key id.
+func isAccessKeyID(s string) bool {
+	if len(s) < 16 || len(s) > 32 {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if (c < 'A' || c > 'Z') && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return true
+}

@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 
+	"kmsgate/gateway/identity"
 	"kmsgate/gateway/kmsapi"
 	"kmsgate/hsm"
 	"kmsgate/metadata"
@@ -26,7 +27,7 @@ type translation struct {
 // one and the same answer, and so is every way in which a signature or a MAC can
 // fail to verify.
 var translations = []translation{
-	{is: errSecret, say: kmsapi.Internal(), alarm: true},
+	{is: identity.ErrSecret, say: kmsapi.Internal(), alarm: true},
 	{is: errSessionKey, say: kmsapi.Internal(), alarm: true},
 	{is: hsm.ErrInvalidCiphertext, say: kmsapi.InvalidCiphertext()},
 	{is: hsm.ErrInvalidSignature, operation: "VerifyMac", say: kmsapi.InvalidMac()},
@@ -42,10 +43,6 @@ var translations = []translation{
 	{is: metadata.ErrUnavailable, say: kmsapi.Internal()},
 	{is: metadata.ErrUnknownOutcome, say: kmsapi.Internal()},
 }
-
-// errSecret: the sealed secret of an access key does not open. Its row was
-// changed, or no token here has the key that it was sealed with.
-var errSecret = errors.New("secret of an access key does not open")
 
 // errSessionKey: a sealed session key does not open. Its row was changed, or the
 // token has not the key that it was sealed with.

@@ -25,6 +25,7 @@ import (
 	"github.com/google/uuid"
 	"go.uber.org/goleak"
 
+	"kmsgate/gateway/identity"
 	"kmsgate/gateway/kmsapi"
 	"kmsgate/hsm"
 	"kmsgate/hsm/pkcs11"
@@ -196,7 +197,7 @@ func (f *fixture) move(ctx context.Context, account string) error {
 // addKey makes an access key of an account's root, after what else is done first.
 func (f *fixture) addKey(ctx context.Context, account string, first func(*metadata.Tx) error) (aws.Credentials, error) {
 	now := f.now()
-	key, secret, err := NewRootAccessKey(ctx, f.engine, testStore, account, now)
+	key, secret, err := identity.NewRootAccessKey(ctx, f.engine, testStore, account, now)
 	if err != nil {
 		return aws.Credentials{}, err
 	}

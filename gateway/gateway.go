@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/singleflight"
 
+	"kmsgate/gateway/identity"
 	"kmsgate/hsm"
 	"kmsgate/metadata"
 )
@@ -185,7 +186,7 @@ func (g *Gateway) OpenSecret(ctx context.Context, key *metadata.AccessKey) ([]by
 	var err error
 	for _, r := range g.regions { // the secret may be sealed by any of their stores
 		var secret []byte
-		if secret, err = OpenSecret(ctx, g.tokens[r.Store], key); err == nil {
+		if secret, err = identity.OpenSecret(ctx, g.tokens[r.Store], key); err == nil {
 			return secret, nil
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"sync"
 
 	"kmsgate/gateway/sigv4"
-	"kmsgate/hsm"
 )
 
 // maxSigningKeys bounds the cache of signing keys. Beyond it the cache starts anew.
@@ -65,11 +64,3 @@ func (c *call) signingKey(by signer, s *sigv4.Signature) ([sha256.Size]byte, err
 	c.gateway.signingKeys.put(scope, signingKey{sealed: sealed, key: derived})
 	return derived, nil
 }
-
-// secretAAD binds a sealed secret to the access key it belongs to.
-func secretAAD(account, accessKeyID string) []byte {
-	return []byte("kmsgate access key\x00" + account + "\x00" + accessKeyID)
-}
-
-// sealCall is on whose behalf access keys are sealed and opened.
-func sealCall(account string) hsm.Call { return hsm.Call{Account: account} }

@@ -14,7 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.yaml.in/yaml/v3"
 
-	"kmsgate/gateway"
+	"kmsgate/gateway/identity"
 	"kmsgate/gateway/arn"
 	"kmsgate/metadata"
 	"kmsgate/metadata/pgserver"
@@ -261,7 +261,7 @@ func (i *installation) devAccount(ctx context.Context, account string) (string, 
 		return "", err
 	}
 	if len(keys) > 0 {
-		secret, err := gateway.OpenSecret(ctx, i.byStore[i.config.Regions[0].Store], &keys[0])
+		secret, err := identity.OpenSecret(ctx, i.byStore[i.config.Regions[0].Store], &keys[0])
 		defer clear(secret)
 		return exports(keys[0].ID, secret), err
 	}

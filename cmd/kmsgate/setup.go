@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"kmsgate/gateway"
+	"kmsgate/gateway/identity"
 	"kmsgate/hsm"
 	"kmsgate/hsm/pkcs11"
 	"kmsgate/metadata"
@@ -176,7 +176,7 @@ func (i *installation) createRootKey(ctx context.Context, command, account strin
 
 func (i *installation) addRootKey(ctx context.Context, account string, now time.Time, with func(*metadata.Tx, metadata.AccessKey) ([]byte, error)) (metadata.AccessKey, []byte, error) {
 	store := i.config.Regions[0].Store
-	key, secret, err := gateway.NewRootAccessKey(ctx, i.byStore[store], store, account, now)
+	key, secret, err := identity.NewRootAccessKey(ctx, i.byStore[store], store, account, now)
 	if err != nil {
 		return metadata.AccessKey{}, nil, err
 	}
