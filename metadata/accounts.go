@@ -27,6 +27,17 @@ func (s *Store) ListAccounts(ctx context.Context, after string, limit int) ([]Ac
 		pgx.RowToStructByName[Account])
 }
 
+const selectAccount = `
+SELECT id, created_at
+FROM accounts
+WHERE id = @id`
+
+// Account returns an account. ErrNotFound if there is none of that id.
+func (s *Store) Account(ctx context.Context, id string) (a Account, err error) {
+	err = s.pool.QueryRow(ctx, selectAccount, pgx.StrictNamedArgs{"id": id}).Scan(&a.ID, &a.CreatedAt)
+	return a, wrap(err, "account %s", id)
+}
+
 const accountsExist = `
 SELECT NOT EXISTS (
 	SELECT FROM unnest(@ids::text[]) AS asked (id)

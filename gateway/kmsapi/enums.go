@@ -105,6 +105,7 @@ var enums = map[string]enumSet{
 	"DryRunModifier":         {values: texts([]DryRunModifier{IgnoreCiphertext})},
 	"GrantOperation":         {values: texts(grantOperations)},
 	"KeyEncryptionMechanism": {values: texts([]KeyEncryptionMechanism{RSAESOAEPSHA256})},
+	"AccessKeyStatus":        {values: []string{"Active", "Inactive"}},
 }
 
 // signingAlgorithms is the enum of Sign and Verify.

@@ -41,12 +41,14 @@ var patterns = map[string]pattern{
 		admits: func(c rune) bool { return isLatin(c) || c == '\t' || c == '\n' || c == '\r' },
 	},
 	// AWS takes every character; Postgres has no NUL.
-	"Text":       {regexp: `[^\u0000]*`, admits: func(c rune) bool { return c != 0 }, admitsNone: true},
-	"IAMName":    {regexp: `[\w+=,.@-]+`, admits: isName},
-	"IAMPath":    {regexp: `(\u002F)|(\u002F[\u0021-\u007E]+\u002F)`, admits: func(c rune) bool { return c > 0x20 && c < 0x7F }},
-	"IAMTag":     {regexp: `[\p{L}\p{Z}\p{N}_.:/=+\-@]*`, admits: isTagCharacter, admitsNone: true},
-	"ExternalId": {regexp: `[\w+=,.@:\/-]*`, admits: func(c rune) bool { return isName(c) || c == ':' || c == '/' }, admitsNone: true},
-	"Marker":     {regexp: `[\u0020-\u00FF]*`, admits: isLatin, admitsNone: true},
+	"Text":          {regexp: `[^\u0000]*`, admits: func(c rune) bool { return c != 0 }, admitsNone: true},
+	"IAMName":       {regexp: `[\w+=,.@-]+`, admits: isName},
+	"IAMPath":       {regexp: `(\u002F)|(\u002F[\u0021-\u007E]+\u002F)`, admits: func(c rune) bool { return c > 0x20 && c < 0x7F }},
+	"IAMTag":        {regexp: `[\p{L}\p{Z}\p{N}_.:/=+\-@]*`, admits: isTagCharacter, admitsNone: true},
+	"ExternalId":    {regexp: `[\w+=,.@:\/-]*`, admits: func(c rune) bool { return isName(c) || c == ':' || c == '/' }, admitsNone: true},
+	"Marker":        {regexp: `[\u0020-\u00FF]*`, admits: isLatin, admitsNone: true},
+	"IAMPathPrefix": {regexp: `\u002F[\u0021-\u007F]*`, admits: func(c rune) bool { return c > 0x20 && c < 0x80 }},
+	"AccessKeyId":   {regexp: `[\w]+`, admits: isWord},
 }
 
 func isWord(c rune) bool {

@@ -1,0 +1,201 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"kmsgate/gateway/kmsapi"
+	"kmsgate/metadata"
+)
+
+// AccessKey is a new access key with its secret (IAM API Reference, "AccessKey").
+type AccessKey struct {
+	UserName        string `xml:",omitempty"` // none for the account's root
+	AccessKeyID     string `xml:"AccessKeyId"`
+	Status          string
+	SecretAccessKey kmsapi.Secret
+	CreateDate      time.Time
+}
+
+// OwnUserRequest is on a user; without a name on the caller (IAM API Reference,
+// CreateAccessKey).
+type OwnUserRequest struct {
+	UserName *string `kms:"len=1..128,pattern=IAMName"`
+}
+
+// CreateAccessKeyResponse is an access key. Its secret is shown this once.
+type CreateAccessKeyResponse struct {
+	AccessKey AccessKey
+}
+
+// CreateAccessKey makes an access key for a user, or for the account's root. The
+// secret comes from the token's random generator and is stored sealed.
+func CreateAccessKey(r *Request, _ *OwnUserRequest) (Work[CreateAccessKeyResponse], error) {
+	user, err := holder(r)
+	if err != nil {
+		return Work[CreateAccessKeyResponse]{}, err
+	}
+	var key metadata.AccessKey
+	out := new(CreateAccessKeyResponse)
+	return Work[CreateAccessKeyResponse]{
+		Do: func(ctx context.Context) (*CreateAccessKeyResponse, error) {
+			var err error
+			var secret []byte
+			if key, secret, err = newAccessKey(ctx, r.Token, r.KeyStore, metadata.AccessKey{
+				Account: r.Caller.Account, User: user, Principal: r.Target.ARN, CreatedAt: r.Now,
+			}); err != nil {
+				return nil, err
+			}
+			out.AccessKey = AccessKey{
+				UserName: user, AccessKeyID: key.ID, Status: string(key.Status), SecretAccessKey: secret, CreateDate: date(key.CreatedAt),
+			}
+			return out, nil
+		},
+		Commit: func(ctx context.Context, tx *metadata.Tx) (*CreateAccessKeyResponse, error) {
+			return out, insertAccessKey(ctx, tx, key)
+		},
+	}, nil
+}
+
+func insertAccessKey(ctx context.Context, tx *metadata.Tx, key metadata.AccessKey) error {
+	if err := tx.RoomForAccessKey(ctx, key.Account, key.User); err != nil {
+		return overQuota(refusals{{metadata.ErrNotFound, NoSuchUser(key.User)}}.of(err), "AccessKeysPerUser")
+	}
+	return tx.InsertAccessKey(ctx, key)
+}
+
+// AccessKeyMetadata is an access key without its secret (IAM API Reference,
+// "AccessKeyMetadata").
+type AccessKeyMetadata struct {
+	UserName    string `xml:",omitempty"`
+	AccessKeyID string `xml:"AccessKeyId"`
+	Status      string
+	CreateDate  time.Time
+}
+
+// ListAccessKeysRequest asks for the access keys of a user; without a name for the
+// caller's (IAM API Reference, ListAccessKeys).
+type ListAccessKeysRequest struct {
+	UserName *string `kms:"len=1..128,pattern=IAMName"`
+	PageRequest
+}
+
+// ListAccessKeysResponse is a page of access keys.
+type ListAccessKeysResponse struct {
+	AccessKeyMetadata []AccessKeyMetadata `xml:"AccessKeyMetadata>member"`
+	Paged
+}
+
+// ListAccessKeys returns the access keys of a user, or of the account's root, in the
+// order of their ids.
+func ListAccessKeys(ctx context.Context, r *Request, in *ListAccessKeysRequest) (*ListAccessKeysResponse, error) {
+	user, err := holder(r)
+	if err != nil {
+		return nil, err
+	}
+	p, err := pageOf(in.Marker, in.MaxItems)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := r.Store.AccessKeysOf(ctx, r.Caller.Account, user, p.after, p.limit+1)
+	if err != nil {
+		return nil, err
+	}
+	out := new(ListAccessKeysResponse)
+	keys, out.Paged = cut(keys, p, func(k metadata.AccessKey) string { return k.ID })
+	for _, k := range keys {
+		out.AccessKeyMetadata = append(out.AccessKeyMetadata, AccessKeyMetadata{user, k.ID, string(k.Status), date(k.CreatedAt)})
+	}
+	return out, nil
+}
+
+// UpdateAccessKeyRequest changes the status of an access key of a user; without a
+// name of the caller's (IAM API Reference, UpdateAccessKey).
+type UpdateAccessKeyRequest struct {
+	UserName    *string `kms:"len=1..128,pattern=IAMName"`
+	AccessKeyID *string `xml:"AccessKeyId" kms:"required,len=16..128,pattern=AccessKeyId"`
+	Status      *string `kms:"required,enum=AccessKeyStatus"`
+}
+
+// UpdateAccessKey makes an access key active or inactive.
+func UpdateAccessKey(ctx context.Context, tx *metadata.Tx, r *Request, in *UpdateAccessKeyRequest) (*kmsapi.Empty, error) {
+	user, err := holder(r)
+	if err != nil {
+		return nil, err
+	}
+	err = tx.SetAccessKeyStatus(ctx, r.Caller.Account, user, *in.AccessKeyID, metadata.AccessKeyStatus(*in.Status))
+	return done(err, noSuchAccessKey(*in.AccessKeyID))
+}
+
+// DeleteAccessKeyRequest is on an access key of a user; without a name of the
+// caller's (IAM API Reference, DeleteAccessKey).
+type DeleteAccessKeyRequest struct {
+	UserName    *string `kms:"len=1..128,pattern=IAMName"`
+	AccessKeyID *string `xml:"AccessKeyId" kms:"required,len=16..128,pattern=AccessKeyId"`
+}
+
+// DeleteAccessKey deletes an access key. It is not good from then on.
+func DeleteAccessKey(ctx context.Context, tx *metadata.Tx, r *Request, in *DeleteAccessKeyRequest) (*kmsapi.Empty, error) {
+	user, err := holder(r)
+	if err != nil {
+		return nil, err
+	}
+	return done(tx.DeleteAccessKey(ctx, r.Caller.Account, user, *in.AccessKeyID), noSuchAccessKey(*in.AccessKeyID))
+}
+
+func noSuchAccessKey(id string) *kmsapi.Error {
+	return noSuch("The Access Key with id " + id + " cannot be found.")
+}
+
+// holder is the user whose access keys a request is on: that of the request, else the
+// caller; empty for the account's root.
+func holder(r *Request) (string, error) {
+	if r.Target.Name == "" {
+		return "", onlyRoot(r)
+	}
+	return r.Target.Name, nil
+}
+
+// GetAccessKeyLastUsedRequest is on an access key of the account (IAM API Reference,
+// GetAccessKeyLastUsed).
+type GetAccessKeyLastUsedRequest struct {
+	AccessKeyID *string `xml:"AccessKeyId" kms:"required,len=16..128,pattern=AccessKeyId"`
+}
+
+// AccessKeyLastUsed is when and where an access key was used last; of one that was
+// not used there is no date.
+type AccessKeyLastUsed struct {
+	LastUsedDate *time.Time
+	ServiceName  string
+	Region       string
+}
+
+// GetAccessKeyLastUsedResponse says whose the key is and when it was used last.
+type GetAccessKeyLastUsedResponse struct {
+	UserName          string `xml:",omitempty"`
+	AccessKeyLastUsed AccessKeyLastUsed
+}
+
+// GetAccessKeyLastUsed tells of the last use of an access key, some seconds late.
+func GetAccessKeyLastUsed(ctx context.Context, r *Request, in *GetAccessKeyLastUsedRequest) (*GetAccessKeyLastUsedResponse, error) {
+	key, err := r.View.AccessKey(ctx, *in.AccessKeyID)
+	if errors.Is(err, metadata.ErrNotFound) || err == nil && key.Account != r.Caller.Account {
+		return nil, noSuchAccessKey(*in.AccessKeyID)
+	}
+	if err != nil {
+		return nil, err
+	}
+	use, err := r.Store.AccessKeyUse(ctx, key.ID)
+	out := &GetAccessKeyLastUsedResponse{UserName: key.User}
+	switch {
+	case errors.Is(err, metadata.ErrNotFound):
+		out.AccessKeyLastUsed = AccessKeyLastUsed{ServiceName: "N/A", Region: "N/A"}
+	case err != nil:
+		return nil, err
+	default:
+		at := date(use.At)
+		out.AccessKeyLastUsed = AccessKeyLastUsed{&at, use.Service, use.Region}
+	}
+	return out, nil
+}
