@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"kmsgate/gateway/arn"
+	"kmsgate/gateway/identity"
 	"kmsgate/gateway/kmsapi"
 	"kmsgate/metadata"
 	"kmsgate/metadata/audit"
@@ -23,15 +24,16 @@ type object = map[string]any
 // under the name, which no other user has. It returns the user's ARN.
 func (f *fixture) addUser(t *testing.T, account, name, document string) string {
 	t.Helper()
-	key, secret, err := NewRootAccessKey(t.Context(), f.engine, testStore, account, f.now())
-	if err != nil {
-		t.Fatal(err)
-	}
 	user := metadata.Principal{
 		Account: account, Kind: metadata.User, Name: name, Path: "/", CreatedAt: f.now(),
 		ID: "AIDA" + strings.ToUpper(strings.ReplaceAll(uuid.NewString(), "-", ""))[:17],
 	}
-	key.User, key.Principal = name, user.ARN()
+	key, secret, err := identity.NewAccessKey(t.Context(), f.engine, testStore, metadata.AccessKey{
+		Account: account, User: name, Principal: user.ARN(), CreatedAt: f.now(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	f.changeIAM(t, func(ctx context.Context, tx *metadata.Tx) error {
 		if err := tx.InsertPrincipal(ctx, user, nil); err != nil {
 			return err

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"reflect"
 
 	"kmsgate/gateway/identity"
 	"kmsgate/metadata"
@@ -11,7 +12,16 @@ import (
 func iam[In, Out any](f func(*identity.Request, *In) (identity.Work[Out], error)) func(*call, *In) (work[Out], error) {
 	return func(c *call, in *In) (work[Out], error) {
 		w, err := f(c.iamRequest(), in)
-		return work[Out]{do: w.Do, commit: w.Commit}, err
+		if err != nil || w.Commit == nil {
+			return work[Out]{do: w.Do}, err
+		}
+		return work[Out]{do: w.Do, commit: func(ctx context.Context, tx *metadata.Tx) (*Out, error) {
+			out, err := w.Commit(ctx, tx)
+			if err == nil {
+				c.event.ResponseElements = membersOf(reflect.ValueOf(out).Elem()) // its secrets apart
+			}
+			return out, err
+		}}, nil
 	}
 }
 

@@ -261,12 +261,14 @@ func (c *call) change(commit func(context.Context, *metadata.Tx) (any, error)) (
 		if err != nil {
 			return nil, err
 		}
+		clear(body) // of the try before
 		if body, err = c.protocol().encode(c, out); err != nil {
 			return nil, err
 		}
 		return c.records(nil)[0].Event, nil
 	})
 	if err != nil {
+		clear(body)
 		return nil, err
 	}
 	c.recorded = true

@@ -54,8 +54,8 @@ func queryProtocol(version, namespace string) protocol {
 	}
 }
 
-// wipe clears the secrets of a request or response, in struct fields of its
-// own: plaintext lives as short as it can.
+// wipe clears the secrets of a request or response and of the structs in it:
+// plaintext lives as short as it can.
 func wipe(message any) {
 	v := reflect.ValueOf(message)
 	if v.Kind() != reflect.Pointer || v.IsNil() || v.Elem().Kind() != reflect.Struct {

@@ -3,6 +3,7 @@ package gateway
 import (
 	"reflect"
 	"slices"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -108,6 +109,12 @@ func memberOf(name string, v reflect.Value) (m audit.Member, ok bool) {
 	if v.Kind() == reflect.Pointer {
 		v = v.Elem()
 	}
+	switch value := v.Interface().(type) {
+	case kmsapi.Secret:
+		return m, false
+	case time.Time:
+		return audit.Date(name, value), true
+	}
 	switch v.Kind() {
 	case reflect.String:
 		return audit.String(name, v.String()), true
@@ -127,15 +134,23 @@ func memberOf(name string, v reflect.Value) (m audit.Member, ok bool) {
 	}
 }
 
-// objectOf has the members of a struct of a request that are there.
-func objectOf(name string, v reflect.Value) audit.Member {
-	var members []audit.Member
+// objectOf has the members of a struct that are there.
+func objectOf(name string, v reflect.Value) audit.Member { return audit.Object(name, membersOf(v)...) }
+
+// membersOf are the members of a struct of a request or response that are there;
+// those of embedded structs are its own.
+func membersOf(v reflect.Value) (members audit.Members) {
 	for i := range v.NumField() {
-		if m, ok := memberOf(lowerCamel(wireName(v.Type().Field(i))), v.Field(i)); ok {
+		field := v.Type().Field(i)
+		if field.Anonymous {
+			members = append(members, membersOf(v.Field(i))...)
+			continue
+		}
+		if m, ok := memberOf(lowerCamel(wireName(field)), v.Field(i)); ok {
 			members = append(members, m)
 		}
 	}
-	return audit.Object(name, members...)
+	return members
 }
 
 func listOf(name string, v reflect.Value) audit.Member {

@@ -14,8 +14,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.yaml.in/yaml/v3"
 
-	"kmsgate/gateway/identity"
 	"kmsgate/gateway/arn"
+	"kmsgate/gateway/identity"
 	"kmsgate/metadata"
 	"kmsgate/metadata/pgserver"
 	"kmsgate/softhsm"

@@ -32,17 +32,14 @@ type CreateAccessKeyResponse struct {
 // CreateAccessKey makes an access key for a user, or for the account's root. The
 // secret comes from the token's random generator and is stored sealed.
 func CreateAccessKey(r *Request, _ *OwnUserRequest) (Work[CreateAccessKeyResponse], error) {
-	user, err := holder(r)
-	if err != nil {
-		return Work[CreateAccessKeyResponse]{}, err
-	}
+	user := r.Target.Name // empty for the account's root
 	var key metadata.AccessKey
 	out := new(CreateAccessKeyResponse)
 	return Work[CreateAccessKeyResponse]{
 		Do: func(ctx context.Context) (*CreateAccessKeyResponse, error) {
 			var err error
 			var secret []byte
-			if key, secret, err = newAccessKey(ctx, r.Token, r.KeyStore, metadata.AccessKey{
+			if key, secret, err = NewAccessKey(ctx, r.Token, r.KeyStore, metadata.AccessKey{
 				Account: r.Caller.Account, User: user, Principal: r.Target.ARN, CreatedAt: r.Now,
 			}); err != nil {
 				return nil, err
@@ -90,10 +87,7 @@ type ListAccessKeysResponse struct {
 // ListAccessKeys returns the access keys of a user, or of the account's root, in the
 // order of their ids.
 func ListAccessKeys(ctx context.Context, r *Request, in *ListAccessKeysRequest) (*ListAccessKeysResponse, error) {
-	user, err := holder(r)
-	if err != nil {
-		return nil, err
-	}
+	user := r.Target.Name // empty for the account's root
 	p, err := pageOf(in.Marker, in.MaxItems)
 	if err != nil {
 		return nil, err
@@ -120,11 +114,7 @@ type UpdateAccessKeyRequest struct {
 
 // UpdateAccessKey makes an access key active or inactive.
 func UpdateAccessKey(ctx context.Context, tx *metadata.Tx, r *Request, in *UpdateAccessKeyRequest) (*kmsapi.Empty, error) {
-	user, err := holder(r)
-	if err != nil {
-		return nil, err
-	}
-	err = tx.SetAccessKeyStatus(ctx, r.Caller.Account, user, *in.AccessKeyID, metadata.AccessKeyStatus(*in.Status))
+	err := tx.SetAccessKeyStatus(ctx, r.Caller.Account, r.Target.Name, *in.AccessKeyID, metadata.AccessKeyStatus(*in.Status))
 	return done(err, noSuchAccessKey(*in.AccessKeyID))
 }
 
@@ -137,24 +127,11 @@ type DeleteAccessKeyRequest struct {
 
 // DeleteAccessKey deletes an access key. It is not good from then on.
 func DeleteAccessKey(ctx context.Context, tx *metadata.Tx, r *Request, in *DeleteAccessKeyRequest) (*kmsapi.Empty, error) {
-	user, err := holder(r)
-	if err != nil {
-		return nil, err
-	}
-	return done(tx.DeleteAccessKey(ctx, r.Caller.Account, user, *in.AccessKeyID), noSuchAccessKey(*in.AccessKeyID))
+	return done(tx.DeleteAccessKey(ctx, r.Caller.Account, r.Target.Name, *in.AccessKeyID), noSuchAccessKey(*in.AccessKeyID))
 }
 
 func noSuchAccessKey(id string) *kmsapi.Error {
 	return noSuch("The Access Key with id " + id + " cannot be found.")
-}
-
-// holder is the user whose access keys a request is on: that of the request, else the
-// caller; empty for the account's root.
-func holder(r *Request) (string, error) {
-	if r.Target.Name == "" {
-		return "", onlyRoot(r)
-	}
-	return r.Target.Name, nil
 }
 
 // GetAccessKeyLastUsedRequest is on an access key of the account (IAM API Reference,

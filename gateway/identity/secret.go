@@ -19,21 +19,16 @@ const secretKeyBytes = 30
 // changed, or no token here has the key that it was sealed with.
 var ErrSecret = errors.New("secret of an access key does not open")
 
-// NewRootAccessKey makes an access key for the root of an account, as
-// NewUserAccessKey does for a user.
+// NewRootAccessKey makes an access key for the root of an account, as NewAccessKey.
 func NewRootAccessKey(ctx context.Context, token hsm.Token, store, account string, now time.Time) (metadata.AccessKey, []byte, error) {
-	return newAccessKey(ctx, token, store, metadata.AccessKey{Account: account, Principal: arn.Root(account), CreatedAt: now})
+	return NewAccessKey(ctx, token, store, metadata.AccessKey{Account: account, Principal: arn.Root(account), CreatedAt: now})
 }
 
-// NewUserAccessKey makes an access key for a user of an account, by name and ARN,
-// with a secret from the token's random generator, sealed in the token under the
-// store's sealing key. The caller stores the key, shows the secret once, and clears
-// it.
-func NewUserAccessKey(ctx context.Context, token hsm.Token, store, account, user, userARN string, now time.Time) (metadata.AccessKey, []byte, error) {
-	return newAccessKey(ctx, token, store, metadata.AccessKey{Account: account, User: user, Principal: userARN, CreatedAt: now})
-}
-
-func newAccessKey(ctx context.Context, token hsm.Token, store string, key metadata.AccessKey) (metadata.AccessKey, []byte, error) {
+// NewAccessKey makes an active access key of which Account, User, Principal and
+// CreatedAt are given, with a secret from the token's random generator, sealed in
+// the token under the store's sealing key. The caller stores the key, shows the
+// secret once, and clears it.
+func NewAccessKey(ctx context.Context, token hsm.Token, store string, key metadata.AccessKey) (metadata.AccessKey, []byte, error) {
 	random, err := token.Random(ctx, sealCall(key.Account), secretKeyBytes)
 	if err != nil {
 		return metadata.AccessKey{}, nil, fmt.Errorf("make a secret access key: %w", err)

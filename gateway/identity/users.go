@@ -6,10 +6,8 @@ import (
 	"time"
 
 	"kmsgate/gateway/arn"
-	"kmsgate/gateway/awsquery"
 	"kmsgate/gateway/kmsapi"
 	"kmsgate/metadata"
-	"kmsgate/policy"
 )
 
 // User is a user as responses have it (IAM API Reference, "User"); of the account's
@@ -106,23 +104,11 @@ func GetUser(ctx context.Context, r *Request, _ *GetUserRequest) (*UserResponse,
 }
 
 func getRoot(ctx context.Context, r *Request) (*UserResponse, error) {
-	if err := onlyRoot(r); err != nil {
-		return nil, err
-	}
 	account, err := r.Store.Account(ctx, r.Caller.Account)
 	if err != nil {
 		return nil, err
 	}
 	return &UserResponse{User{UserID: account.ID, Arn: arn.Root(account.ID), CreateDate: date(account.CreatedAt)}}, nil
-}
-
-// onlyRoot refuses a request that means the caller's own user, unless that is the
-// account's root.
-func onlyRoot(r *Request) error {
-	if r.Caller.Kind == policy.AccountRoot {
-		return nil
-	}
-	return &kmsapi.Error{Code: awsquery.ValidationError, Message: "Must specify userName when calling with non-User credentials"}
 }
 
 // ListUsersResponse is a page of users.
