@@ -71,6 +71,7 @@ type Gateway struct {
 	logger      *slog.Logger
 	metrics     *metrics
 	throttle    *throttle // nil: no rates
+	explaining  *throttle // of refusals whose reasons are kept
 	noise       *noise
 	signingKeys signingKeys
 	sessionDocs sessionPolicies
@@ -107,7 +108,7 @@ func New(c Config) (*Gateway, error) {
 	timeout, inFlight := orDefault(c.Timeout, 10*time.Second), orDefault(c.MaxInFlight, 512)
 	g := &Gateway{
 		regions: slices.Clone(c.Regions), tokens: c.Tokens, store: c.Store, logger: c.Logger,
-		metrics: newMetrics(c.Metrics), noise: newNoise(), routes: routesOf(operations, refusals), maxGrants: orDefault(c.MaxGrants, metadata.MaxGrants),
+		metrics: newMetrics(c.Metrics), noise: newNoise(), explaining: newThrottle(), routes: routesOf(operations, refusals), maxGrants: orDefault(c.MaxGrants, metadata.MaxGrants),
 		reading: make(chan struct{}, maxReading), inFlight: make(chan struct{}, inFlight),
 		generating:  newSlowPlaces(max(1, inFlight/8)),
 		workTimeout: timeout - timeout/4, recordTimeout: timeout / 4,

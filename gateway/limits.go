@@ -76,6 +76,9 @@ func (c *call) draw(in any) error {
 // unknownOperations is the bucket of requests that name no operation.
 const unknownOperations bucket = "unknown operations"
 
+// explanations is the bucket of refusals whose reasons are kept.
+const explanations bucket = "explanations"
+
 // otherRate is the rate of every bucket without a row.
 const otherRate = 5
 
@@ -88,6 +91,7 @@ var rates = map[bucket]rate.Limit{
 	mlDSACrypto:     1000,
 	mlKEMCrypto:     1000,
 	anyCrypto:       14000,
+	explanations:    100,
 
 	pairBucket(keyspec.ECCNISTP256):         100,
 	pairBucket(keyspec.ECCNISTP384):         100,

@@ -13,6 +13,8 @@ type metrics struct {
 	duration *prometheus.HistogramVec // by operation
 	inFlight prometheus.Gauge
 	alarms   prometheus.Counter
+	// unexplained are refusals that kmsgate explain knows nothing of.
+	unexplained prometheus.Counter
 }
 
 // durationBuckets reach from a cached answer to a request at its deadline, in seconds.
@@ -35,9 +37,13 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 			Name: "kmsgate_integrity_alarms_total",
 			Help: "Keys whose binding or material did not verify or is missing, and PINs refused: somebody has to look at each.",
 		}),
+		unexplained: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "kmsgate_refusals_unexplained_total",
+			Help: "Refusals by policy whose reasons were not kept, because there were too many of one account's at once.",
+		}),
 	}
 	if registerer != nil {
-		registerer.MustRegister(m.requests, m.duration, m.inFlight, m.alarms)
+		registerer.MustRegister(m.requests, m.duration, m.inFlight, m.alarms, m.unexplained)
 	}
 	return m
 }

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"time"
 
@@ -36,6 +37,9 @@ type Refused struct {
 	// than fit.
 	Statements []RefusedStatement `json:"statements,omitempty"`
 	Omitted    int                `json:"omittedStatements,omitempty"`
+	// Grants are the same of the caller's grants, those first that come closest.
+	Grants        []RefusedGrant `json:"grants,omitempty"`
+	OmittedGrants int            `json:"omittedGrants,omitempty"`
 }
 
 // RefusedPrincipal is who asked.
@@ -56,7 +60,7 @@ type RefusedStatement struct {
 	Effect    string `json:"effect"`
 	Applied   bool   `json:"applied"`
 	// Failed is the first element that did not match: Principal, Action, Resource
-	// or Condition, or Statement for one that says nothing. Empty if it applied.
+	// or Condition, or InertStatement for one that says nothing. Empty if it applied.
 	Failed    string            `json:"failed,omitempty"`
 	Condition *RefusedCondition `json:"condition,omitempty"`
 }
@@ -69,10 +73,29 @@ type RefusedCondition struct {
 	Got      []string `json:"got"` // empty: the request does not have the key
 }
 
+// RefusedGrant is a grant to the caller that did not cover the request.
+type RefusedGrant struct {
+	Grant string `json:"grant"`
+	// To is what of the caller it is to, like "user" or "account root".
+	To string `json:"to"`
+	// Failed is what did not match: Action, SourceArn or EncryptionContext. Empty if
+	// the grant covers the request, which something else denies.
+	Failed string `json:"failed,omitempty"`
+	// Pair of the encryption context that is not as the grant has it.
+	Pair *RefusedPair `json:"pair,omitempty"`
+}
+
+// RefusedPair is a pair of an encryption context; a nil value is none.
+type RefusedPair struct {
+	Key    string  `json:"key"`
+	Wanted *string `json:"wanted"`
+	Got    *string `json:"got"`
+}
+
 // kindNames are the kinds of principals in words.
 var kindNames = map[policy.Kind]string{
 	policy.AccountRoot: "account root", policy.User: "user", policy.RoleSession: "role session",
-	policy.FederatedUser: "federated user", policy.WebIdentity: "web identity", policy.Service: "service",
+	policy.FederatedUser: "federated user", policy.WebIdentity: "web identity", policy.Service: "service", policy.Role: "role",
 }
 
 // because are the reasons of refusals in words.
@@ -89,15 +112,14 @@ var because = map[policy.Reason]string{
 	policy.Foreign:           "it is another account's, whose policy does not allow it or denies it, or it is not there, or the operation is for the own account alone",
 }
 
-// failedNames are the elements of a statement by which it does not apply.
-var failedNames = map[policy.Element]string{
-	policy.Nothing: "", policy.InertStatement: "Statement", policy.PrincipalElement: "Principal",
-	policy.ActionElement: "Action", policy.ResourceElement: "Resource", policy.ConditionElement: "Condition",
-}
-
 // noteRefusal keeps why policy refused a target, for administrators, together with
 // the call's record. The question is decided once more for it.
 func (c *call) noteRefusal(r *resource, q policy.Input) {
+	if !c.gateway.explaining.allow(c.now, throttleKey{c.caller.Account, c.region, explanations}) {
+		c.gateway.metrics.unexplained.Inc()
+		c.detail = "too many refusals at once: why this one was refused is not kept"
+		return
+	}
 	d, trace := policy.Explain(q)
 	refused := Refused{
 		RequestID: c.requestID, Time: c.now.UTC(), Region: c.region, SourceIP: c.event.SourceIP, Operation: c.event.Name,
@@ -105,8 +127,9 @@ func (c *call) noteRefusal(r *resource, q policy.Input) {
 		Reason: d.Reason.String(), Because: because[d.Reason],
 	}
 	for i := range trace.Statements {
-		refused.Statements = append(refused.Statements, c.refusedStatement(&trace.Statements[i], q.Resource))
+		refused.Statements = append(refused.Statements, c.refusedStatement(&trace.Statements[i], r))
 	}
+	refused.addGrants(trace.Grants)
 	document, err := refused.encode()
 	if err != nil {
 		c.gateway.report(c, false, err)
@@ -124,10 +147,13 @@ func (c *call) refusedPrincipal(p policy.Principal) RefusedPrincipal {
 	}
 }
 
-func (c *call) refusedStatement(s *policy.StatementTrace, resource string) RefusedStatement {
+func (c *call) refusedStatement(s *policy.StatementTrace, r *resource) RefusedStatement {
 	out := RefusedStatement{
-		Document: documentName(c.caller.Entry, s.Source, s.Document, resource), Statement: s.Statement, Sid: s.Sid,
-		Effect: "Allow", Applied: s.Matched(), Failed: failedNames[s.Failed],
+		Document: c.documentName(s.Source, s.Document, r), Statement: s.Statement, Sid: s.Sid,
+		Effect: "Allow", Applied: s.Matched(),
+	}
+	if !out.Applied {
+		out.Failed = s.Failed.String()
 	}
 	if s.Deny {
 		out.Effect = "Deny"
@@ -138,6 +164,36 @@ func (c *call) refusedStatement(s *policy.StatementTrace, resource string) Refus
 		}
 	}
 	return out
+}
+
+// maxShownGrants bounds the grants that are kept of a refusal.
+const maxShownGrants = 50
+
+// addGrants adds what became of grants.
+func (r *Refused) addGrants(grants []policy.GrantTrace) {
+	slices.SortStableFunc(grants, func(a, b policy.GrantTrace) int { return int(b.Failed) - int(a.Failed) })
+	for _, g := range grants[:min(len(grants), maxShownGrants)] {
+		out := RefusedGrant{Grant: g.ID, To: kindNames[g.Grantee]}
+		if g.Failed != policy.Nothing {
+			out.Failed = g.Failed.String()
+		}
+		if g.Pair != nil {
+			out.Pair = &RefusedPair{Key: g.Pair.Key, Wanted: g.Pair.Wanted, Got: g.Pair.Got}
+		}
+		r.Grants = append(r.Grants, out)
+	}
+	r.OmittedGrants = len(grants) - len(r.Grants)
+}
+
+// documentName says which policy of a question a document is, and whose.
+func (c *call) documentName(source policy.Source, document int, r *resource) string {
+	switch {
+	case source == policy.KeyPolicySource && r.target.kind == onTrust:
+		return "trust policy of " + r.arn
+	case source == policy.SessionSource:
+		return fmt.Sprintf("session policy %d", document+1)
+	}
+	return documentName(c.caller.Entry, source, document, r.arn)
 }
 
 // documentName says which policy a document is, and whose.

@@ -8,12 +8,15 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
+	"kmsgate/gateway/arn"
 	"kmsgate/gateway/kmsapi"
 	"kmsgate/metadata"
+	"kmsgate/policy"
 )
 
 // keyWith makes a key with a policy and returns its ARN.
@@ -150,5 +153,70 @@ func TestOldRefusalsAreForgotten(t *testing.T) {
 	f.forgetRefusals(t.Context(), f.now().Add(KeepRefusals+1))
 	if _, err := f.whyRefused(t.Context(), a); !errors.Is(err, metadata.ErrNotFound) {
 		t.Errorf("an old refusal: %v, want ErrNotFound", err)
+	}
+}
+
+// TestRefusalTellsOfGrants asks for what a grant is not for.
+func TestRefusalTellsOfGrants(t *testing.T) {
+	f := newFixture(t, nil)
+	key := f.createKey(t, account1, "{}")
+	f.addUser(t, account1, "alice", "")
+	grant := f.addGrant(t, key, arn.User(account1, "/", "alice"))
+	red, blue := "red", "blue"
+	for body, want := range map[string]RefusedGrant{
+		`{"KeyId":"` + key + `","KeySpec":"AES_256","EncryptionContext":{"team":"blue"}}`: {
+			Grant: grant, To: "user", Failed: "EncryptionContext", Pair: &RefusedPair{Key: "team", Wanted: &red, Got: &blue},
+		},
+		`{"KeyId":"` + key + `","KeySpec":"AES_256"}`: {
+			Grant: grant, To: "user", Failed: "EncryptionContext", Pair: &RefusedPair{Key: "team", Wanted: &red},
+		},
+	} {
+		a, err := f.call(t.Context(), "alice", "GenerateDataKey", body)
+		if err != nil || a.code != string(kmsapi.AccessDeniedException) {
+			t.Fatalf("GenerateDataKey: %v %s, want a refusal", err, a.body)
+		}
+		refused, err := f.whyRefused(t.Context(), a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]RefusedGrant{want}, refused.Grants); diff != "" {
+			t.Errorf("grants (-want +got):\n%s", diff)
+		}
+	}
+}
+
+// TestManyRefusalsAtOnceAreNotKept has more refusals than are kept.
+func TestManyRefusalsAtOnceAreNotKept(t *testing.T) {
+	var f *fixture
+	f = newFixture(t, func(c *Config) { c.Clock = func() time.Time { return f.standstill() } })
+	key := f.createKey(t, account1, "{}")
+	last := answer{}
+	for range int(rates[explanations]) + 1 {
+		a, err := f.call(t.Context(), account2, "DescribeKey", `{"KeyId":"`+key+`"}`)
+		if err != nil || a.code != string(kmsapi.AccessDeniedException) {
+			t.Fatalf("DescribeKey: %v %s, want a refusal", err, a.body)
+		}
+		last = a
+	}
+	if refused, err := f.whyRefused(t.Context(), last); !errors.Is(err, metadata.ErrNotFound) {
+		t.Errorf("one too many: %+v, %v; want ErrNotFound", refused, err)
+	}
+	if !strings.Contains(f.log.String(), "too many refusals at once") {
+		t.Error("the log does not say that it is not kept")
+	}
+	f.wantRecord(t, last, accessDenied)
+}
+
+func TestGrantsOfARefusalAreCutToALimit(t *testing.T) {
+	t.Parallel()
+	grants := make([]policy.GrantTrace, maxShownGrants+5)
+	for i := range grants {
+		grants[i] = policy.GrantTrace{ID: fmt.Sprint(i), Grantee: policy.Role, Failed: policy.ActionElement}
+	}
+	grants[maxShownGrants+4].Failed = policy.SourceARNElement
+	var r Refused
+	r.addGrants(grants)
+	if len(r.Grants) != maxShownGrants || r.OmittedGrants != 5 || r.Grants[0].Failed != "SourceArn" || r.Grants[0].To != "role" {
+		t.Errorf("%d grants, %d left out, the first %+v; want %d, 5, the one that came closest", len(r.Grants), r.OmittedGrants, r.Grants[0], maxShownGrants)
 	}
 }

@@ -124,6 +124,7 @@ func printRefused(w io.Writer, r *gateway.Refused) {
 		fmt.Fprintf(w, "  %-8s %s\n", line[0], line[1])
 	}
 	printStatements(w, r)
+	printGrants(w, r)
 }
 
 func printStatements(w io.Writer, r *gateway.Refused) {
@@ -159,7 +160,7 @@ func outcome(s *gateway.RefusedStatement) string {
 			got = "the request has " + quoted(s.Condition.Got)
 		}
 		return fmt.Sprintf("does not apply, for its condition %s on %s wants %s and %s", s.Condition.Operator, s.Condition.Key, quoted(s.Condition.Wanted), got)
-	case s.Failed == "Statement":
+	case s.Failed == "InertStatement":
 		return "does not apply to anything: it has no action or no resource"
 	}
 	return fmt.Sprintf("does not apply, for its %s is another", s.Failed)
@@ -171,4 +172,37 @@ func quoted(values []string) string {
 		text = append(text, fmt.Sprintf("%q", v))
 	}
 	return strings.Join(text, " or ")
+}
+
+func printGrants(w io.Writer, r *gateway.Refused) {
+	if len(r.Grants) > 0 {
+		fmt.Fprint(w, "\nGrants:\n")
+	}
+	for _, g := range r.Grants {
+		fmt.Fprintf(w, "  %s to the caller's %s: %s\n", g.Grant, g.To, grantOutcome(&g))
+	}
+	if r.OmittedGrants > 0 {
+		fmt.Fprintf(w, "  %d more did not fit.\n", r.OmittedGrants)
+	}
+}
+
+// grantOutcome says what became of a grant.
+func grantOutcome(g *gateway.RefusedGrant) string {
+	switch {
+	case g.Pair != nil:
+		return fmt.Sprintf("does not cover the request, for the encryption context is to have %s for %q and has %s",
+			orNone(g.Pair.Wanted), g.Pair.Key, orNone(g.Pair.Got))
+	case g.Failed == "":
+		return "covers the request, but something else denies it"
+	case g.Failed == "Action":
+		return "is for other operations"
+	}
+	return "does not cover the request, for its " + g.Failed + " is another"
+}
+
+func orNone(value *string) string {
+	if value == nil {
+		return "nothing"
+	}
+	return fmt.Sprintf("%q", *value)
 }
