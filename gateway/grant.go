@@ -38,27 +38,36 @@ func completeCreateGrant(in *kmsapi.CreateGrantRequest) error {
 		(constraints.SourceARN == "" || in.RetiringPrincipal == nil && in.RetiringServicePrincipal == nil) {
 		return kmsapi.ServiceGrantIncomplete()
 	}
-	if constraints.EncryptionContextEquals != nil && constraints.EncryptionContextSubset != nil {
+	equals, subset := constraints.EncryptionContextEquals, constraints.EncryptionContextSubset
+	switch {
+	case equals != nil && subset != nil:
 		return kmsapi.MoreThanOneConstraint()
+	case equals != nil:
+		return checkConstraint(equals)
+	case subset != nil:
+		return checkConstraint(subset)
 	}
-	return cmpError(checkConstraint(constraints.EncryptionContextEquals), checkConstraint(constraints.EncryptionContextSubset))
+	return nil
 }
 
-// constraintsOf are the constraints of a request. An empty subset is none; an empty
-// context to equal is one.
+// constraintsOf are the constraints of a request.
 func constraintsOf(in *kmsapi.GrantConstraints) policy.GrantConstraints {
 	if in == nil {
 		return policy.GrantConstraints{}
 	}
-	c := policy.GrantConstraints{EncryptionContextEquals: in.EncryptionContextEquals, SourceARN: kmsapi.Or(in.SourceARN, "")}
-	if len(in.EncryptionContextSubset) > 0 {
-		c.EncryptionContextSubset = in.EncryptionContextSubset
+	return policy.GrantConstraints{
+		EncryptionContextEquals: in.EncryptionContextEquals, EncryptionContextSubset: in.EncryptionContextSubset,
+		SourceARN: kmsapi.Or(in.SourceARN, ""),
 	}
-	return c
 }
 
+// checkConstraint refuses a constraint that is too large, and one without pairs: it
+// would pass for a constraint in conditions of policies and constrain nothing.
 func checkConstraint(context map[string]string) error {
-	if len(context) > maxConstraintPairs {
+	switch {
+	case len(context) == 0:
+		return kmsapi.ConstraintWithoutPairs()
+	case len(context) > maxConstraintPairs:
 		return kmsapi.ConstraintTooManyPairs(maxConstraintPairs)
 	}
 	for _, v := range context {

@@ -37,6 +37,11 @@ func ServiceCallersOnly(member string) *Error {
 // MoreThanOneConstraint refuses both constraints on the encryption context.
 func MoreThanOneConstraint() *Error { return invalid("More than one constraint supplied") }
 
+// ConstraintWithoutPairs refuses a constraint that names no pair.
+func ConstraintWithoutPairs() *Error {
+	return invalid("A grant constraint must have at least one encryption context pair.")
+}
+
 // ConstraintTooManyPairs refuses a constraint on more pairs than the limit.
 func ConstraintTooManyPairs(limit int) *Error {
 	return invalid("A grant constraint must not have more than " + strconv.Itoa(limit) + " encryption context pairs.")

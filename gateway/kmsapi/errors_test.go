@@ -88,6 +88,11 @@ func TestErrorTexts(t *testing.T) {
 		"LimitExceededException: The quota of aliases has been reached for the key: " + arn:                                                   kmsapi.TooManyAliases(arn),
 		"InvalidMarkerException: The request was rejected because the marker that specifies where pagination should next begin is not valid.": kmsapi.InvalidMarker(),
 		"InvalidGrantTokenException: The request was rejected because the specified grant token is not valid.":                                kmsapi.InvalidGrantToken(),
+		"InvalidArnException: ARN does not refer to a valid principal: arn:aws:iam::111122223333:user/x":                                      kmsapi.PrincipalNotFound("arn:aws:iam::111122223333:user/x"),
+		"ValidationException: More than one constraint supplied":                                                                              kmsapi.MoreThanOneConstraint(),
+		"NotFoundException: Grant ID 0a not found":                                                                                            kmsapi.GrantNotFound("0a"),
+		"InvalidGrantIdException: The request was rejected because the specified GrantId is not valid.":                                       kmsapi.InvalidGrantID(),
+		"LimitExceededException: The quota of grants has been reached for the key: " + arn:                                                    kmsapi.TooManyGrants(arn),
 		"SerializationException: Member 'Foo' is not recognized":                                                                              kmsapi.UnknownMember("Foo"),
 		"SerializationException: Member 'Foo' is given more than once":                                                                        kmsapi.DuplicateMember("Foo"),
 
