@@ -105,6 +105,9 @@ var enums = map[string]enumSet{
 	"DryRunModifier":         {values: texts([]DryRunModifier{IgnoreCiphertext})},
 	"GrantOperation":         {values: texts(grantOperations)},
 	"KeyEncryptionMechanism": {values: texts([]KeyEncryptionMechanism{RSAESOAEPSHA256})},
+	"IAMPolicyScope":         {values: []string{"All", "AWS", "Local"}},
+	"IAMPolicyUsage":         {values: []string{"PermissionsPolicy", "PermissionsBoundary"}},
+	"IAMEntityType":          {values: []string{"User", "Role", "Group", "LocalManagedPolicy", "AWSManagedPolicy"}},
 	"AccessKeyStatus":        {values: []string{"Active", "Inactive"}},
 }
 
