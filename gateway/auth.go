@@ -7,6 +7,7 @@ import (
 
 	"kmsgate/gateway/kmsapi"
 	"kmsgate/gateway/sigv4"
+	"kmsgate/metadata"
 	"kmsgate/metadata/audit"
 )
 
@@ -46,7 +47,13 @@ func (c *call) authenticate(r *http.Request) error {
 	}
 	c.region = c.gateway.regionName(signature.Region)
 	c.event.Region = c.region
-	return c.admitCaller(signer)
+	if err := c.admitCaller(signer); err != nil {
+		return err
+	}
+	if signer.key != nil {
+		c.gateway.keyUses.note(metadata.AccessKeyUse{AccessKeyID: signer.key.ID, At: c.now, Region: c.region, Service: string(c.service)})
+	}
+	return nil
 }
 
 // globalRegion is the region that clients sign for when they call IAM, and STS at

@@ -74,6 +74,7 @@ type Gateway struct {
 	explaining  *throttle // of refusals whose reasons are kept
 	noise       *noise
 	signingKeys signingKeys
+	keyUses     keyUses
 	sessionDocs sessionPolicies
 	sessionKeys *sessionKeys
 	sessions    openedSessions
@@ -126,17 +127,21 @@ func New(c Config) (*Gateway, error) {
 	return g, nil
 }
 
-// Run does the gateway's periodic work until ctx ends: it records the counts
-// of refusals that were not recorded one by one, and forgets why old requests were
-// refused, and sessions and their keys that are over. It flushes once more at the end.
+// Run does the gateway's periodic work until ctx ends: it records the counts of
+// refusals that were not recorded one by one, stores the last uses of access keys,
+// and forgets why old requests were refused, and sessions and their keys that are
+// over. It flushes once more at the end.
 func (g *Gateway) Run(ctx context.Context) {
-	tick, forget := time.NewTicker(time.Second), time.NewTicker(forgetEvery)
+	tick, forget, noteUses := time.NewTicker(time.Second), time.NewTicker(forgetEvery), time.NewTicker(noteUsesEvery)
 	defer tick.Stop()
 	defer forget.Stop()
+	defer noteUses.Stop()
 	for {
 		select {
 		case <-forget.C:
 			g.forgetRefusals(ctx, g.clock())
+		case <-noteUses.C:
+			g.flushKeyUses(ctx)
 		case <-tick.C:
 			g.flushNoise(ctx, g.clock())
 			g.sweepSessions(ctx, g.clock())
@@ -144,6 +149,7 @@ func (g *Gateway) Run(ctx context.Context) {
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 			defer cancel()
 			g.flushNoise(last, g.clock().Add(time.Second))
+			g.flushKeyUses(last)
 			return
 		}
 	}

@@ -321,3 +321,27 @@ func TestLimitsOfPrincipals(t *testing.T) {
 		within("a third key", 2, key(user, fmt.Sprint("AKIAIOSFODNN7EXAM3L", n)))
 	}
 }
+
+func TestTagsOfPrincipalsAreToldApartByMoreThanLetterCase(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	ctx := t.Context()
+	f.change(t, func(tx *metadata.Tx) error {
+		return tx.InsertPrincipal(ctx, newUser(account, "ann"), []metadata.Tag{{Key: "Größe", Value: "1"}, {Key: "team", Value: "a"}})
+	})
+	want := func(tags ...metadata.Tag) {
+		t.Helper()
+		listed, err := f.ListPrincipalTags(ctx, account, metadata.User, "ann", "", 10)
+		if err != nil || !slices.Equal(listed, tags) || !slices.Equal(principal(t, f.Store, metadata.User, "ann").Tags, tags) {
+			t.Errorf("tags = %v, %v, want %v", listed, err, tags)
+		}
+	}
+	f.change(t, func(tx *metadata.Tx) error {
+		return tx.UpsertPrincipalTags(ctx, account, metadata.User, "ann", []metadata.Tag{{Key: "GRÖßE", Value: "2"}, {Key: "Team", Value: "b"}})
+	})
+	want(metadata.Tag{Key: "GRÖßE", Value: "2"}, metadata.Tag{Key: "Team", Value: "b"})
+	f.change(t, func(tx *metadata.Tx) error {
+		return tx.DeletePrincipalTags(ctx, account, metadata.User, "ann", []string{"größe", "none"})
+	})
+	want(metadata.Tag{Key: "Team", Value: "b"})
+}

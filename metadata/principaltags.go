@@ -2,6 +2,8 @@ package metadata
 
 import (
 	"context"
+	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -34,20 +36,22 @@ func principalTagArgs(account string, kind PrincipalKind, name string, tags []Ta
 	return pgx.StrictNamedArgs{"account": account, "kind": kind, "name": name, "keys": keys, "values": values}
 }
 
-const upsertPrincipalTags = insertPrincipalTags + `
-ON CONFLICT (account, kind, name, key) DO UPDATE SET value = excluded.value`
-
 const countPrincipalTags = `
 SELECT count(*)
 FROM principal_tags
 WHERE account = @account AND kind = @kind AND name = @name`
 
-// UpsertPrincipalTags adds tags to a principal and replaces the values of those it
-// has. The tags' keys must differ. ErrLimit if it would have more than [MaxTags];
-// ErrNotFound if the account has no such principal.
+// UpsertPrincipalTags adds tags to a principal and replaces those that it has, key
+// and value. Keys that differ in letter case alone are one key, for conditions do not
+// tell them apart; those of tags must differ in more. ErrLimit if the principal would
+// have more than [MaxTags]; ErrNotFound if the account has no such principal.
 func (tx *Tx) UpsertPrincipalTags(ctx context.Context, account string, kind PrincipalKind, name string, tags []Tag) error {
+	args := principalTagArgs(account, kind, name, tags)
 	return wrap(tx.changePrincipal(ctx, account, kind, name, func() error {
-		if _, err := tx.tx.Exec(ctx, upsertPrincipalTags, principalTagArgs(account, kind, name, tags)); err != nil {
+		if err := tx.deletePrincipalTags(ctx, account, kind, name, args["keys"].([]string)); err != nil {
+			return err
+		}
+		if _, err := tx.tx.Exec(ctx, insertPrincipalTags, args); err != nil {
 			return err
 		}
 		var n int
@@ -62,16 +66,37 @@ func (tx *Tx) UpsertPrincipalTags(ctx context.Context, account string, kind Prin
 	}), "tag %s %s", kind, name)
 }
 
+// DeletePrincipalTags removes tags by their keys, whatever the letter case; those it
+// does not have are no error. ErrNotFound if the account has no such principal.
+func (tx *Tx) DeletePrincipalTags(ctx context.Context, account string, kind PrincipalKind, name string, keys []string) error {
+	return wrap(tx.changePrincipal(ctx, account, kind, name, func() error {
+		return tx.deletePrincipalTags(ctx, account, kind, name, keys)
+	}), "untag %s %s", kind, name)
+}
+
+const selectPrincipalTagKeys = `
+SELECT key
+FROM principal_tags
+WHERE account = @account AND kind = @kind AND name = @name`
+
 const deletePrincipalTags = `
 DELETE FROM principal_tags
 WHERE account = @account AND kind = @kind AND name = @name AND key = ANY (@keys)`
 
-// DeletePrincipalTags removes tags by their keys; those it does not have are no
-// error. ErrNotFound if the account has no such principal.
-func (tx *Tx) DeletePrincipalTags(ctx context.Context, account string, kind PrincipalKind, name string, keys []string) error {
-	return wrap(tx.changePrincipal(ctx, account, kind, name, func() error {
-		args := pgx.StrictNamedArgs{"account": account, "kind": kind, "name": name, "keys": keys}
-		_, err := tx.tx.Exec(ctx, deletePrincipalTags, args)
+// deletePrincipalTags folds letter case as policy does, which Postgres need not know.
+func (tx *Tx) deletePrincipalTags(ctx context.Context, account string, kind PrincipalKind, name string, keys []string) error {
+	args := pgx.StrictNamedArgs{"account": account, "kind": kind, "name": name}
+	rows, err := tx.tx.Query(ctx, selectPrincipalTagKeys, args)
+	if err != nil {
 		return err
-	}), "untag %s %s", kind, name)
+	}
+	there, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return err
+	}
+	args["keys"] = slices.DeleteFunc(there, func(key string) bool {
+		return !slices.ContainsFunc(keys, func(asked string) bool { return strings.EqualFold(asked, key) })
+	})
+	_, err = tx.tx.Exec(ctx, deletePrincipalTags, args)
+	return err
 }
