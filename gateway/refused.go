@@ -40,6 +40,11 @@ type Refused struct {
 	// Grants are the same of the caller's grants, those first that come closest.
 	Grants        []RefusedGrant `json:"grants,omitempty"`
 	OmittedGrants int            `json:"omittedGrants,omitempty"`
+	// Alternatives are the smallest changes that would let the same request pass.
+	// Each list is one way, of which nothing can be left out.
+	Alternatives [][]RefusedChange `json:"alternatives,omitempty"`
+	// AlternativesOmitted: there were too many to look for, or too many to keep.
+	AlternativesOmitted bool `json:"alternativesOmitted,omitempty"`
 }
 
 // RefusedPrincipal is who asked.
@@ -92,6 +97,19 @@ type RefusedPair struct {
 	Got    *string `json:"got"`
 }
 
+// RefusedChange is a change that helps a request that was refused.
+type RefusedChange struct {
+	// Kind is AddStatement, AddGrant, MeetConditions or LiftDeny.
+	Kind string `json:"kind"`
+	Text string `json:"text"`
+	// Document that is to be changed; empty for a grant.
+	Document string `json:"document,omitempty"`
+	// Add is the statement to add, or the request of CreateGrant to send.
+	Add json.RawMessage `json:"add,omitempty"`
+	// Conditions that do not hold and have to, or that hold and must not all.
+	Conditions []RefusedCondition `json:"conditions,omitempty"`
+}
+
 // kindNames are the kinds of principals in words.
 var kindNames = map[policy.Kind]string{
 	policy.AccountRoot: "account root", policy.User: "user", policy.RoleSession: "role session",
@@ -130,6 +148,9 @@ func (c *call) noteRefusal(r *resource, q policy.Input) {
 		refused.Statements = append(refused.Statements, c.refusedStatement(&trace.Statements[i], r))
 	}
 	refused.addGrants(trace.Grants)
+	if refused.AlternativesOmitted = tooMany(trace.Statements); !refused.AlternativesOmitted {
+		refused.Alternatives = c.alternatives(q, r)
+	}
 	document, err := refused.encode()
 	if err != nil {
 		c.gateway.report(c, false, err)
@@ -159,9 +180,69 @@ func (c *call) refusedStatement(s *policy.StatementTrace, r *resource) RefusedSt
 		out.Effect = "Deny"
 	}
 	if s.Condition != nil {
-		out.Condition = &RefusedCondition{
-			Operator: s.Condition.Operator, Key: s.Condition.Key, Wanted: shown(s.Condition.Wanted), Got: shown(s.Condition.Got),
+		condition := refusedCondition(s.Condition)
+		out.Condition = &condition
+	}
+	return out
+}
+
+func refusedCondition(c *policy.ConditionTrace) RefusedCondition {
+	return RefusedCondition{Operator: c.Operator, Key: c.Key, Wanted: shown(c.Wanted), Got: shown(c.Got)}
+}
+
+// Limits of the alternatives: of the statements that only a condition keeps from
+// allowing, for each is tried out, and of those that are kept.
+const (
+	maxUnmet        = 20
+	maxAlternatives = 10
+)
+
+// tooMany tells whether looking for alternatives would take too long.
+func tooMany(statements []policy.StatementTrace) bool {
+	unmet := 0
+	for i := range statements {
+		if statements[i].Failed == policy.ConditionElement {
+			unmet++
 		}
+	}
+	return unmet > maxUnmet
+}
+
+// alternatives are the ways in which a target could be allowed. What would change
+// the policy of a service's key is none: nobody may.
+func (c *call) alternatives(q policy.Input, r *resource) (all [][]RefusedChange) {
+	fixed := r.key != nil && r.key.Service != ""
+	for _, suggestion := range policy.Suggest(q) {
+		if len(all) == maxAlternatives {
+			break
+		}
+		if fixed && slices.ContainsFunc(suggestion, changesKeyPolicy) {
+			continue
+		}
+		changes := make([]RefusedChange, 0, len(suggestion))
+		for i := range suggestion {
+			changes = append(changes, c.refusedChange(&suggestion[i], r))
+		}
+		all = append(all, changes)
+	}
+	return all
+}
+
+func changesKeyPolicy(c policy.Change) bool {
+	return c.Source == policy.KeyPolicySource && c.Kind != policy.MeetConditions
+}
+
+func (c *call) refusedChange(change *policy.Change, r *resource) RefusedChange {
+	out := RefusedChange{Kind: change.Kind.String(), Text: change.Text, Add: json.RawMessage(change.JSON)}
+	switch {
+	case change.Kind == policy.AddGrant:
+	case change.Kind == policy.AddStatement && change.Source == policy.IdentitySource && c.caller.Entry != nil:
+		out.Document = "a policy of " + c.caller.Entry.ARN()
+	default:
+		out.Document = c.documentName(change.Source, change.Document, r)
+	}
+	for i := range change.Conditions {
+		out.Conditions = append(out.Conditions, refusedCondition(&change.Conditions[i]))
 	}
 	return out
 }
@@ -230,12 +311,12 @@ func shown(values []string) []string {
 	return kept
 }
 
-// encode is the document that is kept. If it is too long, statements are left out:
-// first those that are about something else.
+// encode is the document that is kept. If it is too long, statements are left out,
+// first those that are about something else, and then the alternatives and grants.
 func (r *Refused) encode() ([]byte, error) {
 	for {
 		document, err := json.Marshal(r)
-		if err != nil || len(document) <= metadata.MaxRefusalBytes || len(r.Statements) == 0 {
+		if err != nil || len(document) <= metadata.MaxRefusalBytes {
 			return document, err
 		}
 		before := len(r.Statements)
@@ -244,5 +325,9 @@ func (r *Refused) encode() ([]byte, error) {
 			r.Statements = r.Statements[:before/2]
 		}
 		r.Omitted += before - len(r.Statements)
+		if before == 0 {
+			r.AlternativesOmitted, r.Alternatives = true, nil
+			r.OmittedGrants, r.Grants = r.OmittedGrants+len(r.Grants), nil
+		}
 	}
 }

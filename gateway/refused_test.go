@@ -64,6 +64,23 @@ func TestRefusalTellsTheConditionThatFailed(t *testing.T) {
 			}},
 			{Document: document, Statement: 2, Sid: "never", Effect: "Deny", Failed: "Action"},
 		},
+		Alternatives: [][]RefusedChange{
+			{{
+				Kind: "MeetConditions", Document: document,
+				Text: "Send a request that meets the conditions of Statement[1] (red only) of the key policy, or change them.",
+				Conditions: []RefusedCondition{{
+					Operator: "StringEquals", Key: "kms:EncryptionContext:team", Wanted: []string{"red", "green"}, Got: []string{"blue"},
+				}},
+			}},
+			{{
+				Kind: "AddStatement", Document: document, Text: "Add a statement to the key policy, or to the trust policy of the role.",
+				Add: json.RawMessage(`{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::` + account1 + `:root"},"Action":"kms:Encrypt","Resource":"*"}`),
+			}},
+			{{
+				Kind: "AddGrant", Text: "Create a grant on the key, by CreateGrant with these members.",
+				Add: json.RawMessage(`{"KeyId":"` + key + `","GranteePrincipal":"arn:aws:iam::` + account1 + `:root","Operations":["Encrypt"]}`),
+			}},
+		},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("refusal (-want +got):\n%s", diff)
@@ -115,7 +132,7 @@ func TestRefusalOfACiphertextThatNamesNoKeyIsKept(t *testing.T) {
 func TestRefusalIsCutToItsLimit(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("<", maxShownBytes+1)
-	r := Refused{Statements: []RefusedStatement{{Applied: true, Sid: "decided"}}}
+	r := Refused{Statements: []RefusedStatement{{Applied: true, Sid: "decided"}}, Alternatives: [][]RefusedChange{{{Kind: "LiftDeny"}}}}
 	for i := range 4000 {
 		s := RefusedStatement{Statement: i, Document: "policy of a key", Failed: "Action"}
 		if i%2 == 0 {
@@ -127,8 +144,19 @@ func TestRefusalIsCutToItsLimit(t *testing.T) {
 	if err != nil || len(document) > metadata.MaxRefusalBytes {
 		t.Fatalf("%d bytes, %v; want at most %d", len(document), err, metadata.MaxRefusalBytes)
 	}
+	if r.AlternativesOmitted || len(r.Alternatives) != 1 {
+		t.Error("the alternatives were left out, before the statements")
+	}
 	if r.Omitted+len(r.Statements) != 4001 || r.Statements[0].Sid != "decided" || r.Statements[1].Condition == nil {
 		t.Errorf("%d statements, %d left out; want 4001 together, and those that failed by a condition first", len(r.Statements), r.Omitted)
+	}
+	many := make([]RefusedCondition, metadata.MaxRefusalBytes/maxShownBytes+1)
+	for i := range many {
+		many[i].Got = shown([]string{long})
+	}
+	r = Refused{Alternatives: [][]RefusedChange{{{Conditions: many}}}, Grants: []RefusedGrant{{}}}
+	if document, err = r.encode(); err != nil || len(document) > metadata.MaxRefusalBytes || !r.AlternativesOmitted || r.OmittedGrants != 1 {
+		t.Errorf("%d bytes, %v, %d grants left out; want at most %d without alternatives and grants", len(document), err, r.OmittedGrants, metadata.MaxRefusalBytes)
 	}
 	var values []string
 	for i := range maxShownValues + 5 {
@@ -218,5 +246,17 @@ func TestGrantsOfARefusalAreCutToALimit(t *testing.T) {
 	r.addGrants(grants)
 	if len(r.Grants) != maxShownGrants || r.OmittedGrants != 5 || r.Grants[0].Failed != "SourceArn" || r.Grants[0].To != "role" {
 		t.Errorf("%d grants, %d left out, the first %+v; want %d, 5, the one that came closest", len(r.Grants), r.OmittedGrants, r.Grants[0], maxShownGrants)
+	}
+}
+
+// TestTooManyConditionsHaveNoAlternatives has more statements than are tried out.
+func TestTooManyConditionsHaveNoAlternatives(t *testing.T) {
+	t.Parallel()
+	statements := make([]policy.StatementTrace, maxUnmet+1)
+	for i := range statements {
+		statements[i].Failed = policy.ConditionElement
+	}
+	if tooMany(statements[1:]) || !tooMany(statements) {
+		t.Errorf("too many: %v for %d, %v for %d", tooMany(statements[1:]), maxUnmet, tooMany(statements), maxUnmet+1)
 	}
 }

@@ -125,6 +125,14 @@ func TestServiceKeyIsForItsServiceAlone(t *testing.T) {
 	if c := refused.Statements[0].Condition; c == nil || c.Key != "kms:ViaService" || len(c.Got) != 0 {
 		t.Errorf("refused by %+v, want the condition kms:ViaService", refused.Statements[0])
 	}
+	for _, way := range refused.Alternatives {
+		if way[0].Kind == "AddStatement" {
+			t.Errorf("a way to be allowed is %+v, which nobody can go", way[0])
+		}
+	}
+	if len(refused.Alternatives) == 0 {
+		t.Error("no way to be allowed, want a request that comes through the service, or a grant")
+	}
 	// A service's own key is another one in each account, and of no use elsewhere.
 	own := f.described(t, storageAlias)
 	ask(account2, "Encrypt", encrypt(own.Arn), kmsapi.AccessDeniedException)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -125,6 +126,7 @@ func printRefused(w io.Writer, r *gateway.Refused) {
 	}
 	printStatements(w, r)
 	printGrants(w, r)
+	printAlternatives(w, r)
 }
 
 func printStatements(w io.Writer, r *gateway.Refused) {
@@ -167,6 +169,9 @@ func outcome(s *gateway.RefusedStatement) string {
 }
 
 func quoted(values []string) string {
+	if len(values) == 0 {
+		return "nothing"
+	}
 	text := make([]string, 0, len(values))
 	for _, v := range values {
 		text = append(text, fmt.Sprintf("%q", v))
@@ -205,4 +210,42 @@ func orNone(value *string) string {
 		return "nothing"
 	}
 	return fmt.Sprintf("%q", *value)
+}
+
+// printAlternatives prints what would let the request pass. What is to be added is
+// there as it can be copied.
+func printAlternatives(w io.Writer, r *gateway.Refused) {
+	switch {
+	case r.AlternativesOmitted:
+		fmt.Fprint(w, "\nThere are too many ways to allow it to name them.\n")
+	case len(r.Alternatives) == 0:
+		fmt.Fprint(w, "\nNo change of policies or grants would allow it.\n")
+	default:
+		fmt.Fprint(w, "\nWhat would allow it:\n")
+	}
+	for n, changes := range r.Alternatives {
+		if n > 0 {
+			fmt.Fprint(w, "\nOr:\n")
+		}
+		for _, c := range changes {
+			fmt.Fprintf(w, "- %s\n", c.Text)
+			if c.Document != "" {
+				fmt.Fprintf(w, "  Where: the %s\n", strings.TrimPrefix(c.Document, "a "))
+			}
+			for _, condition := range c.Conditions {
+				fmt.Fprintf(w, "  %s %s wants %s and the request has %s\n", condition.Operator, condition.Key, quoted(condition.Wanted), quoted(condition.Got))
+			}
+			if len(c.Add) > 0 {
+				fmt.Fprintf(w, "%s\n", indented(c.Add))
+			}
+		}
+	}
+}
+
+func indented(text json.RawMessage) string {
+	var b bytes.Buffer
+	if err := json.Indent(&b, text, "  ", "  "); err != nil {
+		return "  " + string(text)
+	}
+	return "  " + b.String()
 }
