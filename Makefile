@@ -8,6 +8,9 @@ export CGO_ENABLED := 1
 # The revision is stamped into the binary where git can tell it.
 VCS := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo auto || echo false)
 
+# The packages that decide who may do what: their own tests run every statement.
+COVERED_PACKAGES := ./policy ./gateway/sigv4 ./gateway/session
+
 # The packages where goroutines share state; -race makes them several times slower.
 RACE_PACKAGES := ./gateway ./hsm/pkcs11 ./metadata ./metadata/audit
 
@@ -34,6 +37,12 @@ test: ## install what is missing and run all tests
 	@./deployments/setup test
 	$(GO) test ./...
 	$(GO) test -race $(RACE_PACKAGES)
+	@$(MAKE) --no-print-directory cover
+
+.PHONY: cover
+cover: ## check that the tests of the deciding packages run every statement of them
+	@echo coverage of $(COVERED_PACKAGES); out=$$($(GO) test -cover $(COVERED_PACKAGES)) || { echo "$$out"; exit 1; }; \
+		if echo "$$out" | grep -v 'coverage: 100.0% of statements'; then echo 'not every statement is run'; exit 1; fi
 
 .PHONY: lint
 lint: ## check format, vet, staticcheck, dead code, go.mod, and the rules of the house
