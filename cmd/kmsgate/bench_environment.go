@@ -161,25 +161,35 @@ func (e *benchEnvironment) close(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// api makes one request of the KMS API and reads its answer into out.
+// api makes one request of the KMS API and reads its answer into out, if that is
+// not nil.
 func (e *benchEnvironment) api(ctx context.Context, operation string, in, out any) error {
 	call, err := kmsCall(operation, in)
 	if err != nil {
 		return err
 	}
+	body, err := e.roundTrip(ctx, operation, call)
+	if err != nil || out == nil {
+		return err
+	}
+	return json.Unmarshal(body, out)
+}
+
+// roundTrip makes one request and wants a success.
+func (e *benchEnvironment) roundTrip(ctx context.Context, name string, call benchCall) ([]byte, error) {
 	conn, err := dialBench(ctx, e.signer.Address)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer conn.Close()
 	status, body, err := conn.roundTrip(e.signer.request(call, time.Now()))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if status != 200 {
-		return fmt.Errorf("%s: %d %s", operation, status, body)
+		return nil, fmt.Errorf("%s: %d %s", name, status, body)
 	}
-	return json.Unmarshal(body, out)
+	return body, nil
 }
 
 // kmsCall is a request of the KMS API.

@@ -40,7 +40,7 @@ var symmetricKinds = []benchKind{
 
 // benchKinds are all kinds, in the order in which they are measured and printed.
 func benchKinds() []benchKind {
-	kinds := slices.Clone(symmetricKinds)
+	kinds := slices.Concat(symmetricKinds, callerKinds)
 	for _, a := range benchedAlgorithms {
 		kinds = append(kinds, kindOf(a))
 	}

@@ -23,6 +23,8 @@ type benchCall struct {
 	Target string `json:"target,omitempty"`
 	Path   string `json:"path,omitempty"`
 	Body   []byte `json:"body,omitempty"`
+	// By signs it. Nil: the account's root.
+	By *benchKey `json:"by,omitempty"`
 }
 
 // benchSigner signs requests as the Go SDK does: the same headers, the same of
@@ -94,9 +96,13 @@ func (s *benchSigner) authorization(c benchCall, now time.Time, signed []field) 
 	date := now.Format("20060102")
 	scope := date + "/" + s.Region + "/" + c.Service + "/aws4_request"
 	text := fmt.Sprintf("%s\n%s\n%s\n%x", sigv4.Algorithm, now.Format("20060102T150405Z"), scope, sha256.Sum256(canonical.Bytes()))
-	key := sigv4.DeriveKey(s.Secret, date, s.Region, c.Service)
+	by := benchKey{s.AccessKey, s.Secret}
+	if c.By != nil {
+		by = *c.By
+	}
+	key := sigv4.DeriveKey(by.Secret, date, s.Region, c.Service)
 	mac := hmac.New(sha256.New, key[:])
 	mac.Write([]byte(text))
 	return fmt.Sprintf("%s Credential=%s/%s, SignedHeaders=%s, Signature=%s",
-		sigv4.Algorithm, s.AccessKey, scope, names.Bytes(), hex.EncodeToString(mac.Sum(nil)))
+		sigv4.Algorithm, by.AccessKey, scope, names.Bytes(), hex.EncodeToString(mac.Sum(nil)))
 }
