@@ -14,6 +14,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/google/go-cmp/cmp"
 )
 
 // A way is how a caller comes to a permission, or to none.
@@ -264,7 +265,7 @@ func (i *instance) newUser(t *testing.T, account, name string, statements ...m) 
 		i.form(t, i.root(account), "iam", "PutUserPolicy", m{"UserName": name, "PolicyName": fmt.Sprintf("p%d", n), "PolicyDocument": document(t, s)})
 	}
 	key := i.form(t, i.root(account), "iam", "CreateAccessKey", m{"UserName": name})
-	return aws.Credentials{AccessKeyID: key.text("AccessKeyId"), SecretAccessKey: key.text("SecretAccessKey")}, user.text("Arn")
+	return aws.Credentials{AccessKeyID: key.text("AccessKeyId"), SecretAccessKey: hideText(key.text("SecretAccessKey"))}, user.text("Arn")
 }
 
 // assume makes a session of a role.
@@ -272,7 +273,7 @@ func (i *instance) assume(t *testing.T, who aws.Credentials, role string, in m) 
 	t.Helper()
 	in["RoleArn"] = role
 	a := i.form(t, who, "sts", "AssumeRole", in)
-	return aws.Credentials{AccessKeyID: a.text("AccessKeyId"), SecretAccessKey: a.text("SecretAccessKey"), SessionToken: a.text("SessionToken")}
+	return aws.Credentials{AccessKeyID: a.text("AccessKeyId"), SecretAccessKey: hideText(a.text("SecretAccessKey")), SessionToken: hideText(a.text("SessionToken"))}
 }
 
 // form calls IAM or STS for a success.
@@ -359,7 +360,7 @@ func TestMatrixIsWhole(t *testing.T) {
 	if twice := len(rows) - len(slices.Compact(slices.Clone(rows))); twice != 0 {
 		t.Errorf("%d operations have more than one row", twice)
 	}
-	if want := servedEverywhere(t, gateway(t)); !slices.Equal(rows, want) {
-		t.Errorf("the matrix has rows for\n%q\nwhat is served is\n%q", rows, want)
+	if diff := cmp.Diff(servedEverywhere(t, gateway(t)), rows); diff != "" {
+		t.Errorf("what is served, and what the matrix has rows for (-served +matrix):\n%s", diff)
 	}
 }

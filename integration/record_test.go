@@ -140,18 +140,37 @@ func (e *event) problems() (found problems) {
 	return found
 }
 
-// identitySound checks who a record is of: nobody known, the root of the account
-// that it is for, or, in the log of another account, the caller's account alone.
+// identitySound checks who a record is of: nobody known, a principal of the
+// account that it is for, or, in the log of another account, the caller's account
+// alone.
 func (e *event) identitySound() bool {
 	u := e.UserIdentity
+	if u.Type == "WebIdentityUser" {
+		return u.ARN == "" && u.AccessKeyID == ""
+	}
 	switch u.AccountID {
 	case "":
 		return u.Type == "Unknown" && u.ARN == "" && u.PrincipalID == "" && e.RecipientAccountID == ""
 	case e.RecipientAccountID:
-		return u.Type == "Root" && u.ARN == rootOf(u.AccountID) && u.PrincipalID == u.AccountID && u.AccessKeyID != ""
+		is, ok := callers[u.Type]
+		return ok && is(u.AccountID, u.ARN, u.PrincipalID) && u.AccessKeyID != ""
 	default:
-		return u.Type == "AWSAccount" && u.ARN == "" && u.PrincipalID == u.AccountID && u.AccessKeyID == "" && e.SharedEventID != ""
+		return u.Type == "AWSAccount" && u.ARN == "" && u.PrincipalID != "" && u.AccessKeyID == "" && e.SharedEventID != ""
 	}
+}
+
+// callers are the types of identities that sign requests, and what their ARNs and
+// unique ids look like (CloudTrail User Guide, "CloudTrail userIdentity element").
+var callers = map[string]func(account, arn, id string) bool{
+	"Root": func(account, arn, id string) bool { return arn == rootOf(account) && id == account },
+	"IAMUser": func(account, arn, id string) bool {
+		return strings.HasPrefix(arn, "arn:aws:iam::"+account+":user/") && strings.HasPrefix(id, "AIDA")
+	},
+	"AssumedRole": func(account, arn, id string) bool {
+		_, session, _ := strings.Cut(id, ":")
+		return strings.HasPrefix(arn, "arn:aws:sts::"+account+":assumed-role/") && strings.HasPrefix(id, "AROA") &&
+			session != "" && strings.HasSuffix(arn, "/"+session)
+	},
 }
 
 // chainFaults verifies every stream of the audit log against its hashes. atLeast is
