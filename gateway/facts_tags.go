@@ -3,6 +3,7 @@ package gateway
 import (
 	"strings"
 
+	"kmsgate/gateway/identity"
 	"kmsgate/gateway/kmsapi"
 	"kmsgate/metadata"
 )
@@ -17,6 +18,10 @@ func (f *facts) requestTags() (tags []metadata.Tag) {
 	case []kmsapi.Tag:
 		for _, t := range sent {
 			tags = append(tags, metadata.Tag{Key: kmsapi.Or(t.TagKey, ""), Value: kmsapi.Or(t.TagValue, "")})
+		}
+	case []identity.Tag:
+		for _, t := range sent {
+			tags = append(tags, metadata.Tag{Key: kmsapi.Or(t.Key, ""), Value: kmsapi.Or(t.Value, "")})
 		}
 	}
 	return tags

@@ -23,6 +23,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
 	"kmsgate/gateway/identity"
@@ -65,6 +66,7 @@ type fixture struct {
 	server   *httptest.Server
 	keys     map[string]aws.Credentials // of the roots of both accounts
 	log      *log
+	numbers  *prometheus.Registry // of the store
 	// skew is what the instance's clock is ahead of the machine's.
 	skew atomic.Int64
 	// stopped is the time at which the gateway's clock stands.
@@ -117,10 +119,10 @@ func (f *fixture) another(t *testing.T, configure func(*Config)) *fixture {
 // start makes the gateway and serves it.
 func (f *fixture) start(t *testing.T, configure func(*Config)) {
 	t.Helper()
-	f.log, f.stopped = new(log), time.Now()
+	f.log, f.numbers, f.stopped = new(log), prometheus.NewRegistry(), time.Now()
 	c := Config{
 		Regions: []Region{{Name: testRegion, Store: testStore}}, Tokens: map[string]hsm.Token{testStore: f.engine},
-		Store:  f.database.Open(t, func(c *metadata.Config) { c.Clock = f.now }),
+		Store:  f.database.Open(t, func(c *metadata.Config) { c.Clock, c.Metrics = f.now, f.numbers }),
 		Logger: slog.New(slog.NewTextHandler(f.log, nil)), Clock: f.now,
 	}
 	if configure != nil {

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"maps"
 	"slices"
 
 	"kmsgate/gateway/kmsapi"
@@ -19,13 +20,33 @@ func (c *call) getKeyPolicy(in *kmsapi.GetKeyPolicyRequest) (work[kmsapi.GetKeyP
 	if kmsapi.Or(in.PolicyName, policyName) != policyName {
 		return work[kmsapi.GetKeyPolicyResponse]{}, kmsapi.NoSuchPolicy()
 	}
-	return work[kmsapi.GetKeyPolicyResponse]{do: func(context.Context) (*kmsapi.GetKeyPolicyResponse, error) {
-		document, err := policy.Format(key.PolicyDocument)
+	return work[kmsapi.GetKeyPolicyResponse]{do: func(ctx context.Context) (*kmsapi.GetKeyPolicyResponse, error) {
+		document, err := c.shownPolicy(ctx, key)
 		if err != nil {
 			return nil, err
 		}
 		return &kmsapi.GetKeyPolicyResponse{Policy: document, PolicyName: policyName}, nil
 	}}, nil
+}
+
+// shownPolicy is a key's policy as it is shown: a user or role that was deleted since
+// by its unique id, for the ARN may be another's by now.
+func (c *call) shownPolicy(ctx context.Context, key *metadata.KeyEntry) (string, error) {
+	document, err := policy.Format(key.PolicyDocument)
+	if err != nil || len(key.PolicyBindings) == 0 {
+		return document, err
+	}
+	now, err := c.gateway.store.PrincipalIDs(ctx, slices.Collect(maps.Keys(key.PolicyBindings)))
+	if err != nil {
+		return "", err
+	}
+	gone := map[string]string{}
+	for name, id := range key.PolicyBindings {
+		if now[name] != id {
+			gone[name] = id
+		}
+	}
+	return policy.ShowPrincipals(document, gone)
 }
 
 func (c *call) listKeyPolicies(in *kmsapi.ListKeyPoliciesRequest) (work[kmsapi.ListKeyPoliciesResponse], error) {
