@@ -78,19 +78,22 @@ func compilePattern(s string, special syntax) (p pattern, problem string) {
 				t.text = "" // no key's name
 			}
 			p.variables = p.variables || t.kind == variable
-			last.add(t)
+			last.tokens = append(last.tokens, t)
 			s = s[end+1:]
 		case special&wildcards != 0 && s[0] == '*':
 			p.pieces = append(p.pieces, piece{})
 			s = strings.TrimLeft(s, "*")
 		case special&wildcards != 0 && s[0] == '?':
-			last.add(token{kind: anyOne})
+			last.tokens = append(last.tokens, token{kind: anyOne})
 			s = s[1:]
 		default:
 			end := 1 + literalEnd(s[1:], special)
-			last.add(token{text: s[:end]})
+			last.tokens = append(last.tokens, token{text: s[:end]})
 			s = s[end:]
 		}
+	}
+	for i := range p.pieces {
+		p.pieces[i].tokens = joinLiterals(p.pieces[i].tokens)
 	}
 	for i := 1; i < len(p.pieces)-1; i++ {
 		if problem := p.pieces[i].prepare(); problem != "" {
@@ -111,12 +114,22 @@ func literalEnd(s string, special syntax) int {
 	return len(s)
 }
 
-func (p *piece) add(t token) {
-	if n := len(p.tokens); n > 0 && t.kind == literal && p.tokens[n-1].kind == literal {
-		p.tokens[n-1].text += t.text
-		return
+// joinLiterals makes one literal of those in a row.
+func joinLiterals(tokens []token) []token {
+	joined := make([]token, 0, len(tokens))
+	for i := 0; i < len(tokens); i++ {
+		if tokens[i].kind != literal {
+			joined = append(joined, tokens[i])
+			continue
+		}
+		var text strings.Builder
+		text.WriteString(tokens[i].text)
+		for ; i+1 < len(tokens) && tokens[i+1].kind == literal; i++ {
+			text.WriteString(tokens[i+1].text)
+		}
+		joined = append(joined, token{text: text.String()})
 	}
-	p.tokens = append(p.tokens, t)
+	return joined
 }
 
 // prepare readies a piece between two '*' for being searched for. The limits on
