@@ -31,29 +31,52 @@ func BenchmarkAuthorizeDefaultKeyPolicy(b *testing.B) {
 	}
 }
 
-// The key policy has ten statements and the user five policies; the last ones match.
-func BenchmarkAuthorizeManyStatements(b *testing.B) {
+// manyStatements is a request against a key policy of ten statements, five
+// policies of the user and a hundred grants to it, the last of which allows.
+func manyStatements(tb testing.TB) policy.Input {
 	const (
 		keyStatement = `{"Effect": "Allow", "Principal": {"AWS": ["` + rootARN + `", "arn:aws:iam::444455556666:user/eve"]}, "Action": ["kms:Describe*", "kms:Get*", "kms:Decrypt"], "Resource": "*",
 			"Condition": {"StringEquals": {"kms:ViaService": "s3.us-east-1.amazonaws.com"}}}`
 		userStatement = `{"Effect": "Deny", "Action": "kms:*", "NotResource": "arn:aws:kms:*:` + account + `:key/*",
 			"Condition": {"StringNotLike": {"aws:PrincipalTag/team": "a*"}}}`
 	)
-	identity := mustParseIdentity(b, `{"Version": "2012-10-17", "Statement": [`+userStatement+`, {"Effect": "Allow", "Action": "kms:Encrypt", "Resource": "arn:aws:kms:*:*:key/1234*",
-		"Condition": {"StringEquals": {"kms:EncryptionContext:dept": ["x", "y"]}, "Bool": {"aws:SecureTransport": "true"}}}]}`)
+	identity := mustParseIdentity(tb, `{"Version": "2012-10-17", "Statement": [`+userStatement+`, {"Effect": "Allow", "Action": "kms:Encrypt", "Resource": "arn:aws:kms:*:*:key/1234*",
+		"Condition": {"StringEquals": {"kms:EncryptionContext:dept": ["x", "z"]}, "Bool": {"aws:SecureTransport": "true"}}}]}`)
 	last := policy.DefaultKeyPolicy(account)
 	last = last[strings.Index(last, "[")+1 : strings.LastIndex(last, "]")]
-	in := userInput(b, joined(append(slices.Repeat([]string{keyStatement}, 9), last)), slices.Repeat([]*policy.Policy{identity}, 5)...)
+	in := userInput(tb, joined(append(slices.Repeat([]string{keyStatement}, 9), last)), slices.Repeat([]*policy.Policy{identity}, 5)...)
 	in.Context = policy.Facts{
 		{"aws:SecureTransport", []string{"true"}},
 		{"aws:PrincipalTag/Team", []string{"abc"}},
 		{"kms:EncryptionContext:Dept", []string{"y"}},
 	}
+	in.Granted.EncryptionContext = pairs("Dept", "y")
+	for i := range 100 {
+		in.Grants = append(in.Grants, policy.NewGrant("g", []string{"Encrypt", "Decrypt"}, policy.GrantConstraints{
+			EncryptionContextSubset: pairs("Dept", []string{"x", "y"}[i/99]),
+		}))
+	}
+	return in
+}
+
+func BenchmarkAuthorizeManyStatements(b *testing.B) {
+	in := manyStatements(b)
 	b.ReportAllocs()
 	for b.Loop() {
 		if d := policy.Authorize(in); !d.Allowed {
 			b.Fatalf("Authorize = %+v, want allowed", d)
 		}
+	}
+}
+
+// Not parallel: allocations are counted over the whole process.
+func TestAuthorizeDoesNotAllocate(t *testing.T) {
+	in := manyStatements(t)
+	if d := policy.Authorize(in); d.Reason != policy.GrantAllows {
+		t.Fatalf("Authorize = %+v, want GrantAllows", d)
+	}
+	if got := testing.AllocsPerRun(100, func() { policy.Authorize(in) }); got != 0 {
+		t.Errorf("Authorize allocates %v times, want none", got)
 	}
 }
 

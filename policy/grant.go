@@ -13,7 +13,12 @@ type Grant struct {
 	id          string
 	operations  operations
 	constraints GrantConstraints
+	// equals and subset are the pairs of the constraints' maps, which are slower
+	// to go through.
+	equals, subset []pair
 }
+
+type pair struct{ key, value string }
 
 // GrantConstraints bound what a grant allows. The zero value bounds nothing.
 type GrantConstraints struct {
@@ -79,6 +84,7 @@ func NewGrant(id string, operations []string, constraints GrantConstraints) *Gra
 		EncryptionContextSubset: maps.Clone(constraints.EncryptionContextSubset),
 		SourceARN:               constraints.SourceARN,
 	}}
+	g.equals, g.subset = pairsOf(constraints.EncryptionContextEquals), pairsOf(constraints.EncryptionContextSubset)
 	for _, name := range operations {
 		bit, known := grantOperations[name]
 		if !known {
@@ -104,14 +110,21 @@ func (g *Grant) Covers(child *Grant) bool {
 		(its.EncryptionContextEquals == nil || !maps.Equal(own.EncryptionContextEquals, its.EncryptionContextEquals)):
 		return false
 	}
-	return hasPairs(its.EncryptionContextEquals, own.EncryptionContextSubset) ||
-		hasPairs(its.EncryptionContextSubset, own.EncryptionContextSubset)
+	return hasPairs(its.EncryptionContextEquals, g.subset) || hasPairs(its.EncryptionContextSubset, g.subset)
 }
 
-// hasPairs tells whether m has all pairs of part.
-func hasPairs(m, part map[string]string) bool {
-	for k, want := range part {
-		if got, ok := m[k]; !ok || got != want {
+func pairsOf(m map[string]string) []pair {
+	var all []pair
+	for k, v := range m {
+		all = append(all, pair{k, v})
+	}
+	return all
+}
+
+// hasPairs tells whether m has all pairs.
+func hasPairs(m map[string]string, all []pair) bool {
+	for i := range all {
+		if got, ok := m[all[i].key]; !ok || got != all[i].value {
 			return false
 		}
 	}
@@ -139,7 +152,7 @@ func (g *Grant) fails(op operations, e *evaluation) Element {
 		return Nothing
 	case c.SourceARN != "" && op != retirement && c.SourceARN != e.Granted.SourceARN:
 		return SourceARNElement
-	case op&withContext != 0 && !c.admit(e.Granted.EncryptionContext):
+	case op&withContext != 0 && !g.admits(e.Granted.EncryptionContext):
 		return EncryptionContextElement
 	}
 	return Nothing
@@ -152,8 +165,8 @@ func (g *Grant) constrains(op operations) bool {
 		op&withContext != 0 && (c.EncryptionContextEquals != nil || len(c.EncryptionContextSubset) > 0)
 }
 
-// admit tells whether an encryption context is within the constraints.
-func (c *GrantConstraints) admit(context map[string]string) bool {
-	return (c.EncryptionContextEquals == nil || maps.Equal(c.EncryptionContextEquals, context)) &&
-		hasPairs(context, c.EncryptionContextSubset)
+// admits tells whether an encryption context is within the constraints.
+func (g *Grant) admits(context map[string]string) bool {
+	exact := g.constraints.EncryptionContextEquals != nil
+	return !(exact && len(context) != len(g.equals)) && hasPairs(context, g.equals) && hasPairs(context, g.subset)
 }

@@ -1,10 +1,12 @@
 package policy_test
 
 import (
+	"maps"
 	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"kmsgate/policy"
 )
@@ -276,4 +278,56 @@ func TestExplainTellsWhyGrantsDoNotCover(t *testing.T) {
 	if diff := cmp.Diff(want, trace.Grants); diff != "" {
 		t.Errorf("grants of Explain (-want +got):\n%s", diff)
 	}
+}
+
+// checkGrant holds that a grant allows an operation only if it names it and the
+// request is within its constraints, and that one that covers a child allows
+// whatever the child allows.
+func checkGrant(tb rapid.TB, operation string, operations []string, c policy.GrantConstraints, itsOperations []string, its policy.GrantConstraints, context map[string]string, source string) {
+	in := policy.Input{Caller: callers["user"], Action: "kms:" + operation, Resource: keyARN, Owner: account}
+	in.Granted = policy.GrantContext{EncryptionContext: context, SourceARN: source}
+	allowed := func(g *policy.Grant) bool {
+		in.Grants = grants(g)
+		return policy.Authorize(in).Allowed
+	}
+	g, child := policy.NewGrant("g", operations, c), policy.NewGrant("child", itsOperations, its)
+	named := slices.Contains(operations, operation)
+	contextless := slices.Contains([]string{
+		"Sign", "Verify", "GenerateMac", "VerifyMac", "DeriveSharedSecret", "Encapsulate", "Decapsulate",
+		"GetPublicKey", "DescribeKey", "CreateGrant", "RetireGrant",
+	}, operation)
+	within := c.EncryptionContextEquals == nil || maps.Equal(c.EncryptionContextEquals, context)
+	for k, v := range c.EncryptionContextSubset {
+		got, ok := context[k]
+		within = within && ok && got == v
+	}
+	from := c.SourceARN == "" || c.SourceARN == source || operation == "RetireGrant"
+	if allowed(g) && !(named && (contextless || within) && from) {
+		tb.Fatalf("grant of %v under %+v allows %s with context %v from %q", operations, c, operation, context, source)
+	}
+	if g.Covers(child) && allowed(child) && !allowed(g) {
+		tb.Fatalf("grant of %v under %+v covers %v under %+v, which allows %s with context %v from %q alone", operations, c, itsOperations, its, operation, context, source)
+	}
+}
+
+func TestAGrantNeverGivesMoreThanItsConstraints(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		names := []string{"Encrypt", "Decrypt", "Sign", "DescribeKey", "CreateGrant", "RetireGrant", "DisableKey"}
+		some := rapid.SliceOfNDistinct(rapid.SampledFrom(names), 1, 4, rapid.ID)
+		context := rapid.MapOfN(rapid.SampledFrom([]string{"a", "A", "b"}), rapid.SampledFrom([]string{"x", "X", ""}), 0, 2)
+		source := rapid.SampledFrom([]string{"", "", "s", "t"})
+		constraints := rapid.Custom(func(t *rapid.T) policy.GrantConstraints {
+			c := policy.GrantConstraints{SourceARN: source.Draw(t, "source")}
+			switch rapid.IntRange(0, 2).Draw(t, "constraint") {
+			case 1:
+				c.EncryptionContextEquals = context.Draw(t, "equals")
+			case 2:
+				c.EncryptionContextSubset = context.Draw(t, "subset")
+			}
+			return c
+		})
+		checkGrant(t, rapid.SampledFrom(names).Draw(t, "operation"), some.Draw(t, "operations"), constraints.Draw(t, "constraints"),
+			some.Draw(t, "child's operations"), constraints.Draw(t, "child's constraints"), context.Draw(t, "context"), source.Draw(t, "from"))
+	})
 }

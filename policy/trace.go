@@ -106,18 +106,18 @@ func (t *Trace) addGrant(g *Grant, in *Input, to reach, failed Element) {
 		gt.Grantee = AccountRoot
 	}
 	if failed == EncryptionContextElement {
-		gt.Pair = g.constraints.difference(in.Granted.EncryptionContext)
+		gt.Pair = g.difference(in.Granted.EncryptionContext)
 	}
 	t.Grants = append(t.Grants, gt)
 }
 
 // difference finds the first pair, by its key, of an encryption context that the
 // constraints do not admit.
-func (c *GrantConstraints) difference(context map[string]string) *PairTrace {
-	wanted := c.EncryptionContextSubset
+func (g *Grant) difference(context map[string]string) *PairTrace {
+	wanted := g.constraints.EncryptionContextSubset
 	either := maps.Clone(wanted)
-	if hasPairs(context, wanted) { // it is the other constraint, which bars further pairs too
-		wanted, either = c.EncryptionContextEquals, map[string]string{}
+	if hasPairs(context, g.subset) { // it is the other constraint, which bars further pairs too
+		wanted, either = g.constraints.EncryptionContextEquals, map[string]string{}
 		maps.Copy(either, wanted)
 		maps.Copy(either, context)
 	}
