@@ -3,7 +3,6 @@ package gateway
 import (
 	"cmp"
 	"errors"
-	"strings"
 
 	"kmsgate/gateway/arn"
 	"kmsgate/gateway/awsquery"
@@ -67,7 +66,9 @@ func (c *call) toMake(t *target, in any, named string) resource {
 	case onPolicy:
 		r.arn = arn.Policy(r.account, path, named)
 	case onProvider:
-		r.name = strings.TrimPrefix(named, "https://")
+		if issuer, ok := identity.IssuerOf(named); ok { // else it is refused, to those who may
+			r.name = issuer
+		}
 		r.arn = arn.Provider(r.account, r.name)
 	default:
 		r.arn = principalTargets[t.kind].arn(r.account, path, named)
