@@ -40,11 +40,14 @@ type client struct {
 	last answer
 }
 
-// newClient makes an SDK client that does not retry.
-func (i *instance) newClient(account string) *client {
+// newClient makes an SDK client of an account's root that does not retry.
+func (i *instance) newClient(account string) *client { return i.clientWith(i.keys[account]) }
+
+// clientWith makes an SDK client with credentials.
+func (i *instance) clientWith(key credentials) *client {
 	c := &client{}
 	config := aws.Config{
-		Region: region, Credentials: i.keys[account], HTTPClient: &http.Client{Transport: c},
+		Region: region, Credentials: key, HTTPClient: &http.Client{Transport: c},
 		BaseEndpoint: &i.endpoint, RetryMaxAttempts: 1,
 	}
 	c.Client, c.sts = kms.NewFromConfig(config), sts.NewFromConfig(config)
