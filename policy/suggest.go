@@ -53,13 +53,14 @@ func (k ChangeKind) String() string { return changeNames[k] }
 // ways, those with the fewest changes first. Each was tried out: with its changes
 // made, conditions that are to be met taken for met, Authorize allows. There is
 // none for a request that is allowed, that is incomplete, or that no change of
-// policies or grants would help.
+// policies or grants would help. Of the statements that would allow but for their
+// conditions only the first ten are tried.
 func Suggest(in Input) []Suggestion {
 	d, t := Explain(in)
 	if d.Allowed || d.Reason == Undecided {
 		return nil
 	}
-	a := adviser{in: in}
+	a := adviser{in: in, settled: settled(in, &t)}
 	denies := a.denies(&t)
 	var found []Suggestion
 	for _, start := range a.starts(&t) {
@@ -77,8 +78,38 @@ func (s Suggestion) same(other Suggestion) bool {
 	return slices.EqualFunc(s, other, func(a, b Change) bool { return a.Text == b.Text && a.JSON == b.JSON })
 }
 
+// maxMet bounds the statements whose conditions are tried.
+const maxMet = 10
+
 // adviser looks for changes to one request's policies.
-type adviser struct{ in Input }
+type adviser struct {
+	in      Input
+	settled Input // is decided like in, at little cost
+}
+
+// settled puts in the place of each document one that says the same about this
+// request, without matching its conditions again: to try out many changes costs
+// no more than a few decisions, whatever the documents' authors have written.
+func settled(in Input, t *Trace) Input {
+	in.Identity, in.Session = slices.Clone(in.Identity), slices.Clone(in.Session)
+	for i := range t.Statements {
+		st := &t.Statements[i]
+		p := in.document(st.Source, st.Document)
+		if st.Statement == 0 {
+			*p = (*p).changed(0, func(*statement) {})
+		}
+		s := &(*p).statements[st.Statement]
+		switch {
+		case st.Matched():
+			s.conditions = nil
+		case st.Failed == ConditionElement && !st.Deny:
+			s.conditions = []condition{{null: true}} // holds for no request
+		default:
+			s.inert = true
+		}
+	}
+	return in
+}
 
 // denies are the changes that every way needs: all Denies that apply must go.
 func (a *adviser) denies(t *Trace) []Change {
@@ -124,7 +155,7 @@ func (a *adviser) starts(t *Trace) [][]Change {
 	all := [][]Change{nil}
 	for i := range t.Statements {
 		st := &t.Statements[i]
-		if st.Deny || st.Failed != ConditionElement {
+		if st.Deny || st.Failed != ConditionElement || len(all) > maxMet {
 			continue
 		}
 		if c := a.about(MeetConditions, st); a.meet(&c, a.statement(st)) {
@@ -201,7 +232,7 @@ func (a *adviser) needed(changes []Change) Suggestion {
 
 // decide decides the request with changes made.
 func (a *adviser) decide(changes []Change) Decision {
-	in := a.in
+	in := a.settled
 	in.Identity, in.Session = slices.Clone(in.Identity), slices.Clone(in.Session)
 	for i := range changes {
 		if !changes[i].apply(&in) {

@@ -255,3 +255,23 @@ func TestSuggestNothingThatDoesNotHelp(t *testing.T) {
 		}
 	}
 }
+
+// Suggest matches nothing more often than Explain does, but for the conditions
+// that it names: with hostile patterns, and a statement that has many, it would
+// not come back within the test's time.
+func TestSuggestIsCheapWithHostileDocuments(t *testing.T) {
+	t.Parallel()
+	if got := policy.Suggest(hostile(t)); len(got) == 0 {
+		t.Error("Suggest knows no way")
+	}
+	conditional := `{"Effect": "Allow", "Principal": "*", "Action": "*", "Resource": "*", "Condition": {"Bool": {"a:b": true}}}`
+	var met int
+	for _, s := range policy.Suggest(userInput(t, joined(slices.Repeat([]string{conditional}, 250)))) {
+		if s[0].Kind == policy.MeetConditions {
+			met++
+		}
+	}
+	if met != 10 {
+		t.Errorf("Suggest tries the conditions of %d statements, want 10", met)
+	}
+}
