@@ -166,6 +166,9 @@ func TestActionAndResourceElements(t *testing.T) {
 		{"not this key", `"Action": "*", "NotResource": "` + keyARN + `"`, false},
 		{"variable", `"Action": "*", "Resource": "arn:aws:kms:*:*:key/${a:key}"`, true},
 		{"unset variable", `"Action": "*", "Resource": "arn:aws:kms:*:*:key/*${a:none}"`, false},
+		{"unset variable with a default", `"Action": "*", "Resource": "arn:aws:kms:*:*:key/${a:none, '1234abcd-12ab-34cd-56ef-1234567890ab'}"`, true},
+		{"escaped star", `"Action": "*", "Resource": "arn:aws:kms:*:*:key/1234${*}"`, false},
+		{"not another's key", `"Action": "*", "NotResource": ["arn:aws:s3:::x", "arn:aws:kms:*:*:key/${a:none, 'mrk-1'}"]`, true},
 		{"no action", `"Resource": "*"`, false},
 		{"no resource", `"Action": "*"`, false},
 	}
@@ -181,6 +184,18 @@ func TestActionAndResourceElements(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A variable without a value excludes nothing: a Deny of all others is for this
+// key too, and an Allow of all others for none.
+func TestNotResourceWithAnUnsetVariable(t *testing.T) {
+	t.Parallel()
+	for effect, want := range map[string]policy.Reason{"Allow": policy.NoKeyPolicyAllows, "Deny": policy.KeyPolicyDenies} {
+		in := rootInput(t, `{"Version": "2012-10-17", "Statement": {"Effect": "`+effect+`", "Principal": "*", "Action": "*", "NotResource": "arn:aws:kms:*:*:key/${a:none}"}}`)
+		if got := policy.Authorize(in).Reason; got != want {
+			t.Errorf("Authorize with %s = %v, want %v", effect, got, want)
+		}
 	}
 }
 
@@ -235,6 +250,11 @@ func TestEvaluation(t *testing.T) {
 		{name: "session by role beyond session policy", caller: "session", keyPolicy: toRole, session: ids(none), want: policy.NoSessionAllows},
 		{name: "session by IAM beyond session policy", caller: "session", keyPolicy: accounts, identity: ids(all), session: ids(none), want: policy.NoSessionAllows},
 		{name: "session by session policy alone", caller: "session", keyPolicy: accounts, session: ids(all), want: policy.NoIdentityAllows},
+
+		{name: "federated user by name beyond session policy", caller: "federated", keyPolicy: toUser, session: ids(none), want: policy.KeyPolicyAllows},
+		{name: "federated user by IAM", caller: "federated", keyPolicy: accounts, identity: ids(all), session: ids(all), want: policy.AccountAllows},
+		{name: "federated user beyond session policy", caller: "federated", keyPolicy: accounts, identity: ids(all), session: ids(none), want: policy.NoSessionAllows},
+		{name: "federated user by session policy alone", caller: "federated", keyPolicy: accounts, session: ids(all), want: policy.NoIdentityAllows},
 
 		{name: "service by anyone", caller: "service", keyPolicy: toAll, want: policy.KeyPolicyAllows},
 		{name: "service by default", caller: "service", keyPolicy: accounts, want: policy.NoKeyPolicyAllows},
@@ -419,76 +439,5 @@ func TestAllowsAlone(t *testing.T) {
 				t.Errorf("AllowsAlone = %t, want %t", got, tt.want)
 			}
 		})
-	}
-}
-
-func TestExplainTellsWhatFailed(t *testing.T) {
-	t.Parallel()
-	in := userInput(t, `{"Statement": [
-		{"Sid": "p", "Effect": "Allow", "Principal": {"AWS": "`+otherUser+`"}, "Action": "*", "Resource": "*"},
-		{"Sid": "a", "Effect": "Deny", "Principal": "*", "Action": "kms:Decrypt", "Resource": "*"},
-		{"Sid": "r", "Effect": "Allow", "Principal": "*", "Action": "*", "Resource": "x"},
-		{"Sid": "i", "Effect": "Allow", "Principal": "*", "Action": "*"},
-		{"Sid": "c", "Effect": "Allow", "Principal": "*", "Action": "*", "Resource": "*", "Condition":
-			{"Bool": {"aws:SecureTransport": true}, "StringEquals": {"kms:EncryptionContext:Dept": ["x", "y"]}}},
-		{"Sid": "m", "Effect": "Allow", "Principal": {"AWS": "`+account+`"}, "Action": "*", "Resource": "*"}]}`,
-		mustParseIdentity(t, identity("")))
-	in.Boundary = mustParseIdentity(t, identity(""))
-	in.Session = []*policy.Policy{mustParseIdentity(t, strings.Replace(identity(""), "kms:*", "s3:*", 1))}
-	in.Context = policy.Facts{{"aws:SecureTransport", []string{"true"}}, {"kms:EncryptionContext:dept", []string{"z"}}}
-
-	d, trace := policy.Explain(in)
-	if want := policy.Authorize(in); d != want || d.Reason != policy.NoSessionAllows {
-		t.Errorf("Explain = %+v, want what Authorize says, %+v", d, want)
-	}
-	want := policy.Trace{Statements: []policy.StatementTrace{
-		{Source: policy.IdentitySource},
-		{Source: policy.SessionSource, Failed: policy.ActionElement},
-		{Source: policy.BoundarySource},
-		{Source: policy.KeyPolicySource, Sid: "p", Failed: policy.PrincipalElement},
-		{Source: policy.KeyPolicySource, Statement: 1, Sid: "a", Deny: true, Failed: policy.ActionElement},
-		{Source: policy.KeyPolicySource, Statement: 2, Sid: "r", Failed: policy.ResourceElement},
-		{Source: policy.KeyPolicySource, Statement: 3, Sid: "i", Failed: policy.InertStatement},
-		{Source: policy.KeyPolicySource, Statement: 4, Sid: "c", Failed: policy.ConditionElement, Condition: &policy.ConditionTrace{
-			Operator: "StringEquals", Key: "kms:EncryptionContext:Dept", Wanted: []string{"x", "y"}, Got: []string{"z"},
-		}},
-		{Source: policy.KeyPolicySource, Statement: 5, Sid: "m"},
-	}}
-	if diff := cmp.Diff(want, trace); diff != "" {
-		t.Errorf("Explain (-want +got):\n%s", diff)
-	}
-	if !trace.Statements[8].Matched() || trace.Statements[7].Matched() {
-		t.Error("Matched is not what Failed says")
-	}
-}
-
-func TestNames(t *testing.T) {
-	t.Parallel()
-	seen := map[string]bool{}
-	for r := policy.Undecided; r <= policy.Foreign; r++ {
-		seen[r.String()] = true
-	}
-	for s := policy.NoSource; s <= policy.SessionSource; s++ {
-		seen[s.String()] = true
-	}
-	for e := policy.Nothing; e <= policy.EncryptionContextElement; e++ {
-		seen[e.String()] = true
-	}
-	for l := policy.Never; l <= policy.Always; l++ {
-		seen[l.String()] = true
-	}
-	for k := policy.AddStatement; k <= policy.LiftDeny; k++ {
-		seen[k.String()] = true
-	}
-	if got, want := len(seen), 15+5+8+3+4; got != want {
-		t.Errorf("%d different names, want %d", got, want)
-	}
-	for name, got := range map[string]string{
-		"Foreign": policy.Foreign.String(), "session policy": policy.SessionSource.String(),
-		"EncryptionContext": policy.EncryptionContextElement.String(), "Always": policy.Always.String(), "LiftDeny": policy.LiftDeny.String(),
-	} {
-		if got != name {
-			t.Errorf("String() = %q, want %q", got, name)
-		}
 	}
 }

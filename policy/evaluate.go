@@ -1,6 +1,9 @@
 package policy
 
-import "strings"
+import (
+	"math"
+	"strings"
+)
 
 // verdict is what one document, or several of one sort, say.
 type verdict struct {
@@ -108,7 +111,7 @@ func (s *statement) match(e *evaluation) (reach, failure) {
 		return reachNone, failure{element: ActionElement}
 	case e.assumed != asAsked:
 		return s.assume(r, e)
-	case s.matchesResource(e.Input) == s.notResource:
+	case s.matchesResource(e.Input) == s.notResource, s.notResource && !s.deny && s.unresolved(e.Context):
 		return reachNone, failure{element: ResourceElement}
 	}
 	for i := range s.conditions {
@@ -123,6 +126,20 @@ func (s *statement) matchesAction(action string) bool {
 	for i := range s.actions {
 		if s.actions[i].matches(action, nil) {
 			return true
+		}
+	}
+	return false
+}
+
+// unresolved tells whether a resource has a policy variable that the request has
+// no value for: it excludes nothing then, and an Allow of all others would allow
+// what its author meant to leave out.
+func (s *statement) unresolved(ctx Context) bool {
+	for i := range s.resources {
+		if r := &s.resources[i]; r.variable() {
+			if _, ok := resolve(r.arn.fields[arnFields-1].pieces, ctx, math.MaxInt); !ok {
+				return true
+			}
 		}
 	}
 	return false
