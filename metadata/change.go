@@ -46,7 +46,7 @@ func (s *Store) tryChange(ctx context.Context, v *View, fn func(*Tx) ([]byte, er
 	}
 	defer func() { err = errors.Join(err, rollback(ctx, pgTx)) }()
 	tx := &Tx{tx: pgTx, touched: make(map[string][]target)}
-	row, notices, err := s.fillChange(ctx, v, tx, fn)
+	rows, notices, err := s.fillChange(ctx, v, tx, fn)
 	switch {
 	case err != nil:
 		return err
@@ -65,7 +65,7 @@ func (s *Store) tryChange(ctx context.Context, v *View, fn func(*Tx) ([]byte, er
 	for _, n := range notices {
 		s.cache.applyOwn(n)
 	}
-	s.writer.committed(row)
+	s.writer.committed(rows...)
 	return nil
 }
 
@@ -81,32 +81,36 @@ func rollback(ctx context.Context, tx pgx.Tx) error {
 	return err
 }
 
-// fillChange does everything between BEGIN and COMMIT: the change, its record,
+// fillChange does everything between BEGIN and COMMIT: the change, its records,
 // and last the versions, for their rows are what changes of one account queue at.
-func (s *Store) fillChange(ctx context.Context, v *View, tx *Tx, fn func(*Tx) ([]byte, error)) (outboxRow, []notice, error) {
+func (s *Store) fillChange(ctx context.Context, v *View, tx *Tx, fn func(*Tx) ([]byte, error)) ([]outboxRow, []notice, error) {
 	event, err := fn(tx)
 	if err != nil {
-		return outboxRow{}, nil, err
+		return nil, nil, err
 	}
 	if len(event) == 0 {
-		return outboxRow{}, nil, errors.New("a change without an audit record")
+		return nil, nil, errors.New("a change without an audit record")
 	}
-	row, err := s.writer.outboxInsert(ctx, tx.tx, Record{Event: event})
-	if err != nil {
-		return outboxRow{}, nil, err
+	var rows []outboxRow
+	for _, event := range append([][]byte{event}, tx.events...) {
+		row, err := s.writer.outboxInsert(ctx, tx.tx, Record{Event: event})
+		if err != nil {
+			return nil, nil, err
+		}
+		rows = append(rows, row)
 	}
 	seen := v.versions()
 	covered := s.cache.covered(seen)
 	if !covered {
 		if err := tx.compare(ctx, seen); err != nil {
-			return outboxRow{}, nil, err
+			return nil, nil, err
 		}
 	}
 	notices, err := tx.raise(ctx)
 	if err == nil && covered && len(seen) > 0 && !s.cache.covered(seen) {
 		err = ErrStale // the lease ran out, or others moved, while it queued for the versions
 	}
-	return row, notices, err
+	return rows, notices, err
 }
 
 func accountsOf(notices []notice) []accountVersion {
@@ -123,7 +127,12 @@ func accountsOf(notices []notice) []accountVersion {
 type Tx struct {
 	tx      pgx.Tx
 	touched map[string][]target // by account: what other instances may have cached
+	events  [][]byte            // finished records beyond the one that every change has
 }
+
+// AlsoRecord adds a finished audit record to the change: that of another account
+// that it concerns.
+func (tx *Tx) AlsoRecord(event []byte) { tx.events = append(tx.events, event) }
 
 // touch notes that something that may be cached changes.
 func (tx *Tx) touch(account string, t target) {

@@ -42,6 +42,34 @@ func TestChangeWithoutARecordIsRefused(t *testing.T) {
 	}
 }
 
+// TestChangeIsRecordedForAllWhomItConcerns, once: what a try that was undone has
+// recorded is undone with it.
+func TestChangeIsRecordedForAllWhomItConcerns(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	first, second := []byte(`{"for":"one"}`), []byte(`{"for":"another"}`)
+	for _, refusal := range []error{errors.New("no"), nil} {
+		err := f.Change(t.Context(), nil, func(tx *metadata.Tx) ([]byte, error) {
+			tx.AlsoRecord(second)
+			return first, refusal
+		})
+		if !errors.Is(err, refusal) {
+			t.Fatalf("Change = %v, want %v", err, refusal)
+		}
+	}
+	eventually(t, "both records are in the log", func() bool {
+		records, _, err := f.AuditLog().Last(t.Context(), 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		count := map[string]int{}
+		for _, r := range records {
+			count[string(r.Event)]++
+		}
+		return count[string(first)] == 1 && count[string(second)] == 1
+	})
+}
+
 func TestDeadlockedChangeIsRunAgain(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
