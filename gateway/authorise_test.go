@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -320,4 +321,25 @@ func (f *fixture) gathered(t *testing.T, name, label string) float64 {
 	}
 	t.Fatalf("no number %s of %s", name, label)
 	return 0
+}
+
+// TestChangesOfAnothersKeyAreRecordedForBoth: for the caller and, by account only,
+// for the key's owner.
+func TestChangesOfAnothersKeyAreRecordedForBoth(t *testing.T) {
+	f := newFixture(t, nil)
+	key := f.createKey(t, account1, "{}")
+	f.putKeyPolicy(t, account1, key, `{"Effect":"Allow","Principal":{"AWS":"`+account2+`"},"Action":"kms:CreateGrant","Resource":"*"}`)
+	a, err := f.call(t.Context(), account2, "CreateGrant", `{"KeyId":"`+key+`","GranteePrincipal":"arn:aws:iam::`+account2+`:root","Operations":["Encrypt"]}`)
+	if err != nil || a.code != "" {
+		t.Fatalf("CreateGrant: %d %s, %v", a.status, a.body, err)
+	}
+	keys := map[string]string{}
+	for _, e := range f.events(t) {
+		if e.RequestID == a.requestID {
+			keys[e.RecipientAccountID] = e.UserIdentity.AccessKeyID
+		}
+	}
+	if want := map[string]string{account1: "", account2: f.keys[account2].AccessKeyID}; !maps.Equal(keys, want) {
+		t.Errorf("recorded for accounts with access keys %v, want %v", keys, want)
+	}
 }

@@ -254,7 +254,7 @@ func (c *call) decide(in any) ([]byte, error) {
 	return c.change(todo.commit)
 }
 
-// change makes a change and its record in one transaction.
+// change makes a change and its records in one transaction.
 func (c *call) change(commit func(context.Context, *metadata.Tx) (any, error)) (body []byte, err error) {
 	err = c.gateway.store.Change(c.ctx, c.view, func(tx *metadata.Tx) ([]byte, error) {
 		out, err := commit(c.ctx, tx)
@@ -265,7 +265,11 @@ func (c *call) change(commit func(context.Context, *metadata.Tx) (any, error)) (
 		if body, err = c.protocol().encode(c, out); err != nil {
 			return nil, err
 		}
-		return c.records(nil)[0].Event, nil
+		records := c.records(nil)
+		for _, r := range records[1:] {
+			tx.AlsoRecord(r.Event)
+		}
+		return records[0].Event, nil
 	})
 	if err != nil {
 		clear(body)

@@ -79,12 +79,20 @@ func (c *call) resourcesKnown(outcome *kmsapi.Error) (known []audit.Resource) {
 		known = append(known, audit.KeyResource(c.caller.Account, c.made))
 	}
 	for _, r := range c.resources {
-		if r.target.kind == onAlias {
+		role := audit.Resource{Account: r.account, Type: roleResourceType, ARN: r.arn}
+		switch {
+		case r.target.kind == onAlias:
 			known = append(known, audit.KeyResource(r.account, r.arn))
+		case r.target.kind != onTrust || slices.Contains(known, role):
+		case r.entry != nil && (r.authorised || r.account == c.caller.Account):
+			known = append(known, role)
 		}
 	}
 	return known
 }
+
+// roleResourceType is CloudTrail's type of a role that was assumed.
+const roleResourceType = "AWS::IAM::Role"
 
 // noteParameters puts the request members that the row names into the record:
 // nothing else of a request is ever recorded.
@@ -235,14 +243,16 @@ func (c *call) records(err *kmsapi.Error) []metadata.Record {
 	return records
 }
 
-// foreignOwners are the other accounts whose keys the call was allowed to use.
+// foreignOwners are the other accounts whose keys the call was allowed to use, or
+// whose role it was allowed to assume.
 func (c *call) foreignOwners(err *kmsapi.Error) (owners []string) {
 	if err != nil && err.Code == kmsapi.AccessDeniedException {
 		return nil
 	}
 	for _, r := range c.resources {
-		if r.authorised && r.key != nil && r.key.Account != c.caller.Account && !slices.Contains(owners, r.key.Account) {
-			owners = append(owners, r.key.Account)
+		found := r.key != nil || r.target.kind == onTrust
+		if r.authorised && found && r.account != c.caller.Account && !slices.Contains(owners, r.account) {
+			owners = append(owners, r.account)
 		}
 	}
 	return owners
