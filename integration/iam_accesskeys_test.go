@@ -17,7 +17,7 @@ import (
 const invalidClient = "The security token included in the request is invalid."
 
 // wantCaller checks whom STS takes the caller for.
-func (c *userClient) wantCaller(t testing.TB, arn string) {
+func (c *clients) wantCaller(t testing.TB, arn string) {
 	t.Helper()
 	got, err := c.sts.GetCallerIdentity(t.Context(), &sts.GetCallerIdentityInput{})
 	if err != nil || *got.Arn != arn {
@@ -26,7 +26,7 @@ func (c *userClient) wantCaller(t testing.TB, arn string) {
 }
 
 // wantStranger checks that the caller's access key is not good.
-func (c *userClient) wantStranger(t testing.TB) {
+func (c *clients) wantStranger(t testing.TB) {
 	t.Helper()
 	<-pace().C
 	_, err := c.sts.GetCallerIdentity(t.Context(), &sts.GetCallerIdentityInput{})
@@ -36,7 +36,7 @@ func (c *userClient) wantStranger(t testing.TB) {
 func TestAccessKeyLife(t *testing.T) {
 	t.Parallel()
 	g := gateway(t)
-	root := g.userClient(g.keys[own])
+	root := g.clients(g.keys[own])
 	ctx := t.Context()
 	name := aws.String("access-key-life")
 	made := root.createUser(t, *name)
@@ -56,13 +56,13 @@ func TestAccessKeyLife(t *testing.T) {
 		t.Errorf("responseElements %v, want the key without its secret", events[0].ResponseElements)
 	}
 
-	user := g.userClient(credentials{*k.AccessKeyId, *k.SecretAccessKey})
+	user := g.clients(credentials{*k.AccessKeyId, *k.SecretAccessKey})
 	user.wantCaller(t, *made.Arn)
 	_, err = user.iam.CreateAccessKey(ctx, &iam.CreateAccessKeyInput{})
 	wantIAMRefusal(t, "CreateAccessKey without permission", err, 403, "AccessDenied",
 		"User: "+*made.Arn+" is not authorized to perform: iam:CreateAccessKey on resource: "+*made.Arn+" because no identity-based policy allows the iam:CreateAccessKey action")
 	root.putUserPolicy(t, *name, "self", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iam:*","Resource":"arn:aws:iam::*:user/${aws:username}"}]}`)
-	second := g.userClient(user.createAccessKey(t, "")) // its own
+	second := g.clients(user.createAccessKey(t, "")) // its own
 	second.wantCaller(t, *made.Arn)
 	_, err = user.iam.CreateAccessKey(ctx, &iam.CreateAccessKeyInput{})
 	wantIAMRefusal(t, "a third key", err, 409, "LimitExceeded", "Cannot exceed quota for AccessKeysPerUser: 2")
@@ -111,16 +111,16 @@ func TestAccessKeysOfTheRoot(t *testing.T) {
 	t.Parallel()
 	g := newGateway(t)
 	for account, key := range g.keys {
-		root := g.userClient(key)
+		root := g.clients(key)
 		second := root.createAccessKey(t, "")
-		g.userClient(second).wantCaller(t, rootOf(account))
+		g.clients(second).wantCaller(t, rootOf(account))
 		_, err := root.iam.CreateAccessKey(t.Context(), &iam.CreateAccessKeyInput{})
 		wantIAMRefusal(t, "a third key", err, 409, "LimitExceeded", "Cannot exceed quota for AccessKeysPerUser: 2")
 		list, err := root.iam.ListAccessKeys(t.Context(), &iam.ListAccessKeysInput{MaxItems: aws.Int32(1)})
 		if err != nil || len(list.AccessKeyMetadata) != 1 || !list.IsTruncated || list.AccessKeyMetadata[0].UserName != nil {
 			t.Errorf("ListAccessKeys = %+v, %v", list, err)
 		}
-		_, err = g.userClient(second).iam.DeleteAccessKey(t.Context(), &iam.DeleteAccessKeyInput{AccessKeyId: &key.accessKey})
+		_, err = g.clients(second).iam.DeleteAccessKey(t.Context(), &iam.DeleteAccessKeyInput{AccessKeyId: &key.accessKey})
 		must(t, "DeleteAccessKey", err)
 		root.wantStranger(t)
 	}
@@ -129,7 +129,7 @@ func TestAccessKeysOfTheRoot(t *testing.T) {
 func TestLastUseOfAnAccessKey(t *testing.T) {
 	t.Parallel()
 	g := gateway(t)
-	root := g.userClient(g.keys[own])
+	root := g.clients(g.keys[own])
 	root.createUser(t, "last-use")
 	key := root.createAccessKey(t, "last-use")
 	used := func() *iam.GetAccessKeyLastUsedOutput {
@@ -141,7 +141,7 @@ func TestLastUseOfAnAccessKey(t *testing.T) {
 	if u := used(); *u.UserName != "last-use" || *u.AccessKeyLastUsed.ServiceName != "N/A" || *u.AccessKeyLastUsed.Region != "N/A" || u.AccessKeyLastUsed.LastUsedDate != nil {
 		t.Errorf("a key that was not used was used %+v", u.AccessKeyLastUsed)
 	}
-	_, err := g.userClient(key).kms.ListKeys(t.Context(), &kms.ListKeysInput{})
+	_, err := g.clients(key).kms.ListKeys(t.Context(), &kms.ListKeysInput{})
 	if err == nil {
 		t.Error("a user without policies may list keys")
 	}
