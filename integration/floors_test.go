@@ -73,6 +73,7 @@ var libraries = map[string][]string{
 	"github.com/ThalesGroup/crypto11":    {"cmd/..."},
 	"github.com/jackc/pgx/v5":            {"metadata"},
 	"github.com/pressly/goose/v3":        {"metadata"},
+	"github.com/go-jose/go-jose/v4":      {"gateway/identity"},
 	"github.com/go-json-experiment/json": {"gateway/awsjson"},
 	"github.com/klauspost/compress/zstd": {"metadata/audit"},
 	"github.com/prometheus":              {"gateway", "metadata", "cmd/..."},

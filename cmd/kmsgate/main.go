@@ -31,6 +31,8 @@ var commands = []command{
 	{"migrate", "bring the database's schema to this version", runMigrate},
 	{"init", "make a token's service keys and the first account, once", runInit},
 	{"account", "create and list accounts, make root access keys", runAccount},
+	{"iam", "end the sessions of a role", runIAM},
+	{"oidc", "upload and show the keys of OIDC providers", runOIDC},
 	{"audit", "read the audit log", runAudit},
 	{"explain", "say why a request was refused, and what would allow it", runExplain},
 	{"access", "list who can do what with a key, and through what", runAccess},
