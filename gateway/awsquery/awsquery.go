@@ -98,6 +98,7 @@ const (
 const (
 	DeleteConflict          kmsapi.Code = "DeleteConflict"
 	EntityAlreadyExists     kmsapi.Code = "EntityAlreadyExists"
+	ExpiredIdentityToken    kmsapi.Code = "ExpiredIdentityToken" // on the wire ExpiredTokenException
 	IDPCommunicationError   kmsapi.Code = "IDPCommunicationError"
 	IDPRejectedClaim        kmsapi.Code = "IDPRejectedClaim"
 	InvalidIdentityToken    kmsapi.Code = "InvalidIdentityToken"
@@ -159,6 +160,7 @@ var codes = map[kmsapi.Code]codeRow{
 	ValidationError:                            {"ValidationError", http.StatusBadRequest},
 	DeleteConflict:                             {"DeleteConflict", http.StatusConflict},
 	EntityAlreadyExists:                        {"EntityAlreadyExists", http.StatusConflict},
+	ExpiredIdentityToken:                       {"ExpiredTokenException", http.StatusBadRequest},
 	IDPCommunicationError:                      {"IDPCommunicationError", http.StatusBadRequest},
 	IDPRejectedClaim:                           {"IDPRejectedClaim", http.StatusForbidden},
 	InvalidIdentityToken:                       {"InvalidIdentityToken", http.StatusBadRequest},
@@ -168,6 +170,12 @@ var codes = map[kmsapi.Code]codeRow{
 	MalformedPolicyDocument:                    {"MalformedPolicyDocument", http.StatusBadRequest},
 	NoSuchEntity:                               {"NoSuchEntity", http.StatusNotFound},
 	PackedPolicyTooLarge:                       {"PackedPolicyTooLarge", http.StatusBadRequest},
+}
+
+// Spell is the name that this protocol has for a code, and its status.
+func Spell(c kmsapi.Code) (name string, status int) {
+	row := rowOf(c)
+	return row.code, row.status
 }
 
 // rowOf is the row of a code; those without one keep their status and lose the

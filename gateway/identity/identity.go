@@ -29,6 +29,8 @@ type Caller struct {
 	// Entry of the user, or of the session's role; nil for the root and for web
 	// identities.
 	Entry *metadata.PrincipalEntry
+	// Web is what the token of a web identity says; nil for others.
+	Web *WebIdentity
 	// Session is what the session token says; nil for long-term keys. Its secret is
 	// not in it.
 	Session *session.Claims

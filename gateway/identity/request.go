@@ -28,8 +28,8 @@ type Request struct {
 	// Token and KeyStore seal what is secret: those of the request's region.
 	Token    hsm.Token
 	KeyStore string
-	// SealSession makes the token of a session.
-	SealSession func(context.Context, *session.Claims) (token string, err error)
+	// SealSession makes the token of a session, of at least so many characters.
+	SealSession func(ctx context.Context, c *session.Claims, least int) (token string, err error)
 }
 
 // Target is a thing of IAM that a request is on. It exists, unless the request is

@@ -19,10 +19,9 @@ const longestChained = time.Hour
 type AssumeRoleRequest struct {
 	RoleArn         *string `kms:"required,len=20..2048"`
 	RoleSessionName *string `kms:"required,len=2..64,pattern=IAMName"`
-	// DurationSeconds is 3600 if absent.
-	DurationSeconds *int32             `kms:"range=900..43200"`
-	Policy          *string            `kms:"len=1..2048,pattern=Policy"`
-	PolicyArns      []PolicyDescriptor `xml:"PolicyArns>member"`
+	SessionRequest
+	Policy     *string            `kms:"len=1..2048,pattern=Policy"`
+	PolicyArns []PolicyDescriptor `xml:"PolicyArns>member"`
 	// ExternalID is for conditions of the trust policy: sts:ExternalId.
 	ExternalID        *string  `xml:"ExternalId" kms:"len=2..1224,pattern=ExternalId"`
 	Tags              []Tag    `xml:"Tags>member"`
@@ -58,7 +57,7 @@ func AssumeRole(ctx context.Context, r *Request, in *AssumeRoleRequest) (*Assume
 	if err := restrict(ctx, r, c, in.Policy, in.PolicyArns); err != nil {
 		return nil, err
 	}
-	assumed, err := assume(ctx, r, role, c, in.DurationSeconds)
+	assumed, err := assume(ctx, r, role, c, &in.SessionRequest)
 	return &AssumeRoleResponse{assumed}, err
 }
 

@@ -11,7 +11,6 @@ import (
 	"kmsgate/gateway/awsquery"
 	"kmsgate/gateway/kmsapi"
 	"kmsgate/gateway/session"
-	"kmsgate/hsm"
 	"kmsgate/metadata"
 )
 
@@ -37,28 +36,52 @@ type Assumed struct {
 	// taken, in per cent; absent if there are none.
 	PackedPolicySize int    `xml:",omitempty"`
 	SourceIdentity   string `xml:",omitempty"`
+	TokenSize
+}
+
+// TokenSize is how large the token of a session is.
+type TokenSize struct {
+	SessionTokenSize        int // characters
+	SessionTokenUtilization int // of what a token can have, in per cent
+}
+
+func sizeOf(c Credentials) TokenSize {
+	n := len(c.SessionToken)
+	return TokenSize{n, (n*100 + session.MaxToken - 1) / session.MaxToken}
+}
+
+// SessionRequest is what every request for a session has.
+type SessionRequest struct {
+	// DurationSeconds is 3600 if absent, and 43200 for GetSessionToken.
+	DurationSeconds *int32 `kms:"range=900..129600"`
+	// MinimumSessionTokenSize is what the token is padded to, in characters.
+	MinimumSessionTokenSize *int32 `kms:"range=0..4096"`
+}
+
+// duration is how long the session is to be.
+func (r *SessionRequest) duration(otherwise time.Duration) time.Duration {
+	if r.DurationSeconds == nil {
+		return otherwise
+	}
+	return time.Duration(*r.DurationSeconds) * time.Second
 }
 
 // AssumedRole is the session that was made; of a response of any such operation.
 func (a *Assumed) AssumedRole() *Assumed { return a }
 
-// sessionSecretBytes are the random bytes of a secret access key: base64 makes 40
-// characters of them.
-const sessionSecretBytes = 30
-
 // issue makes the credentials of a session, valid for the duration given. All but
 // the times and the access key are in the claims.
-func issue(ctx context.Context, r *Request, c *session.Claims, duration time.Duration) (Credentials, error) {
-	random, err := r.Token.Random(ctx, hsm.Call{Account: c.Account}, sessionSecretBytes)
+func issue(ctx context.Context, r *Request, c *session.Claims, in *SessionRequest, duration time.Duration) (Credentials, error) {
+	random, err := r.Token.Random(ctx, sealCall(c.Account), secretKeyBytes)
 	if err != nil {
 		return Credentials{}, err
 	}
 	defer clear(random)
-	c.AccessKeyID = newID("ASIA")[:20]
+	c.AccessKeyID = newID("ASIA")[:accessKeyIDLength]
 	c.Secret = base64.StdEncoding.AppendEncode(nil, random)
 	c.IssuedAt = r.Now
 	c.ExpiresAt = r.Now.Add(duration).Truncate(time.Second).UTC()
-	token, err := r.SealSession(ctx, c)
+	token, err := r.SealSession(ctx, c, int(kmsapi.Or(in.MinimumSessionTokenSize, 0)))
 	if err != nil {
 		clear(c.Secret)
 		if errors.Is(err, session.ErrTooLarge) {
@@ -73,11 +96,8 @@ func issue(ctx context.Context, r *Request, c *session.Claims, duration time.Dur
 const defaultSession = time.Hour
 
 // assume makes a session of a role; the claims have what the request said of it.
-func assume(ctx context.Context, r *Request, role *metadata.PrincipalEntry, c *session.Claims, seconds *int32) (Assumed, error) {
-	duration := defaultSession
-	if seconds != nil {
-		duration = time.Duration(*seconds) * time.Second
-	}
+func assume(ctx context.Context, r *Request, role *metadata.PrincipalEntry, c *session.Claims, in *SessionRequest) (Assumed, error) {
+	duration := in.duration(defaultSession)
 	switch {
 	case c.Chained && duration > longestChained:
 		return Assumed{}, chainedTooLong()
@@ -85,12 +105,12 @@ func assume(ctx context.Context, r *Request, role *metadata.PrincipalEntry, c *s
 		return Assumed{}, sessionTooLong()
 	}
 	c.Account, c.RoleName, c.PrincipalID = role.Account, role.Name, role.ID
-	credentials, err := issue(ctx, r, c, duration)
+	credentials, err := issue(ctx, r, c, in, duration)
 	if err != nil {
 		return Assumed{}, err
 	}
 	return Assumed{
-		Credentials: credentials, PackedPolicySize: session.PackedPercent(c), SourceIdentity: c.SourceIdentity,
+		Credentials: credentials, PackedPolicySize: session.PackedPercent(c), SourceIdentity: c.SourceIdentity, TokenSize: sizeOf(credentials),
 		AssumedRoleUser: AssumedRoleUser{role.ID + ":" + c.SessionName, arn.RoleSession(role.Account, role.Name, c.SessionName)},
 	}, nil
 }

@@ -12,8 +12,7 @@ import (
 // GetSessionTokenRequest asks for temporary credentials of the caller's own (STS API
 // Reference, "GetSessionToken").
 type GetSessionTokenRequest struct {
-	// DurationSeconds is 43200 if absent.
-	DurationSeconds *int32 `kms:"range=900..129600"`
+	SessionRequest
 
 	// Not honoured, and refused.
 	SerialNumber *string `kms:"len=9..256"`
@@ -21,7 +20,10 @@ type GetSessionTokenRequest struct {
 }
 
 // GetSessionTokenResponse is the session.
-type GetSessionTokenResponse struct{ Credentials Credentials }
+type GetSessionTokenResponse struct {
+	Credentials Credentials
+	TokenSize
+}
 
 const (
 	defaultOwnSession  = 12 * time.Hour
@@ -34,16 +36,13 @@ func GetSessionToken(ctx context.Context, r *Request, in *GetSessionTokenRequest
 	if r.Caller.Session != nil {
 		return nil, &kmsapi.Error{Code: kmsapi.AccessDeniedException, Message: "Cannot call GetSessionToken with session credentials"}
 	}
-	duration := defaultOwnSession
-	if in.DurationSeconds != nil {
-		duration = time.Duration(*in.DurationSeconds) * time.Second
-	}
+	duration := in.duration(defaultOwnSession)
 	c := &session.Claims{Account: r.Caller.Account}
 	if r.Caller.Kind == policy.User {
 		c.UserName, c.PrincipalID = r.Caller.Entry.Name, r.Caller.Entry.ID
 	} else {
 		duration = min(duration, longestRootSession)
 	}
-	credentials, err := issue(ctx, r, c, duration)
-	return &GetSessionTokenResponse{credentials}, err
+	credentials, err := issue(ctx, r, c, &in.SessionRequest, duration)
+	return &GetSessionTokenResponse{credentials, sizeOf(credentials)}, err
 }

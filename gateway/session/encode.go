@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"encoding/binary"
 	"maps"
 	"slices"
@@ -72,7 +73,7 @@ func appendList(b []byte, list []string) []byte {
 	return b
 }
 
-// decode reads what append made, all of it.
+// decode reads what append made, all of it, and zeros after it.
 func decode(b []byte) (*Claims, error) {
 	d := decoder{rest: b}
 	c := &Claims{}
@@ -88,7 +89,7 @@ func decode(b []byte) (*Claims, error) {
 		*list = d.list()
 	}
 	tags := d.list()
-	if d.bad || len(d.rest) > 0 || version != claimsVersion || flags&^knownFlags != 0 || len(tags)%2 != 0 {
+	if d.bad || !isPadding(d.rest) || version != claimsVersion || flags&^knownFlags != 0 || len(tags)%2 != 0 {
 		clear(c.Secret)
 		return nil, ErrInvalid
 	}
@@ -99,6 +100,11 @@ func decode(b []byte) (*Claims, error) {
 		c.Tags[pair[0]] = pair[1]
 	}
 	return c, nil
+}
+
+// isPadding tells whether there are only zeros.
+func isPadding(b []byte) bool {
+	return len(bytes.Trim(b, "\x00")) == 0
 }
 
 // decoder reads from rest; once it is bad it gives nothing more.

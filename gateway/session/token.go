@@ -19,7 +19,7 @@ const KeyBytes = 32
 
 // A token is the base64 of
 //
-//	version (1) | key id (4) | nonce (12) | claims under AES-256-GCM | tag (16)
+//	version (1) | key id (4) | nonce (12) | claims and zeros under AES-256-GCM | tag (16)
 //
 // with version, key id, "sts" and the access key id as additional data.
 const (
@@ -51,13 +51,16 @@ func NewKey(id uint32, secret []byte) (*Key, error) {
 // ID is the key's id.
 func (k *Key) ID() uint32 { return k.id }
 
-// Seal makes the token of a session. ErrTooLarge if it would be longer than
-// MaxToken.
-func Seal(k *Key, c *Claims) (string, error) {
+// Seal makes the token of a session, of at least as many characters as least says, up
+// to MaxToken. ErrTooLarge if it would be longer than MaxToken.
+func Seal(k *Key, c *Claims, least int) (string, error) {
 	claims := c.append(make([]byte, 0, maxClaims)) // grows only if it is too large
 	defer func() { clear(claims) }()
 	if len(claims) > maxClaims {
 		return "", ErrTooLarge
+	}
+	if more := (min(least, MaxToken)*3+3)/4 - headerBytes - nonceBytes - tagBytes - len(claims); more > 0 {
+		claims = append(claims, make([]byte, more)...)
 	}
 	token := make([]byte, headerBytes+nonceBytes, headerBytes+nonceBytes+len(claims)+tagBytes)
 	token[0] = version

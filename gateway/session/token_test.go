@@ -44,7 +44,7 @@ func root() *Claims {
 
 func seal(t testing.TB, k *Key, c *Claims) string {
 	t.Helper()
-	token, err := Seal(k, c)
+	token, err := Seal(k, c, 0)
 	if err != nil {
 		t.Fatalf("Seal = %v", err)
 	}
@@ -169,7 +169,7 @@ func TestOpenRefusesClaimsThatAreNone(t *testing.T) {
 		return append(append(bytes.Clone(good[:at]), by...), good[at+1:]...)
 	}
 	for name, claims := range map[string][]byte{
-		"something after them": append(bytes.Clone(good), 0),
+		"something after them": append(bytes.Clone(good), 0, 1),
 		"another version":      replaced(0, 2),
 		"an unknown flag":      replaced(flags, 4),
 		"an endless length":    replaced(secret, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF),
@@ -196,8 +196,26 @@ func TestSealRefusesWhatDoesNotFit(t *testing.T) {
 		t.Errorf("PackedPercent of the largest session = %d, want 100", got)
 	}
 	c.Policies[0] += "x"
-	if _, err := Seal(k, c); !errors.Is(err, ErrTooLarge) {
+	if _, err := Seal(k, c, 0); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("Seal of one byte more = %v, want ErrTooLarge", err)
+	}
+}
+
+func TestSealPadsToALength(t *testing.T) {
+	t.Parallel()
+	k := newTestKey(t, 7, 1)
+	for _, least := range []int{0, 1, 1000, 1001, 1002, 1003, MaxToken - 1, MaxToken, MaxToken + 1} {
+		token, err := Seal(k, root(), least)
+		if err != nil {
+			t.Fatalf("Seal to %d = %v", least, err)
+		}
+		if n := len(token); n < min(least, MaxToken) || n > max(200, least+3) || n > MaxToken {
+			t.Errorf("a token of at least %d has %d characters", least, n)
+		}
+		c, err := open(k, token, accessKey, noon)
+		if diff := cmp.Diff(root(), c); diff != "" || err != nil {
+			t.Errorf("Open of a padded token: %v (-want +got):\n%s", err, diff)
+		}
 	}
 }
 

@@ -10,12 +10,13 @@ type IdentityType string
 
 // Kinds of callers (CloudTrail User Guide, "CloudTrail userIdentity element").
 const (
-	Root        IdentityType = "Root"        // the root of an account
-	IAMUser     IdentityType = "IAMUser"     // a user
-	AssumedRole IdentityType = "AssumedRole" // a session of a role
-	AWSAccount  IdentityType = "AWSAccount"  // a principal of another account
-	AWSService  IdentityType = "AWSService"  // the service itself
-	Unknown     IdentityType = "Unknown"     // a caller that was not authenticated
+	Root            IdentityType = "Root"            // the root of an account
+	IAMUser         IdentityType = "IAMUser"         // a user
+	AssumedRole     IdentityType = "AssumedRole"     // a session of a role
+	AWSAccount      IdentityType = "AWSAccount"      // a principal of another account
+	AWSService      IdentityType = "AWSService"      // the service itself
+	WebIdentityUser IdentityType = "WebIdentityUser" // somebody whom an OIDC provider vouches for
+	Unknown         IdentityType = "Unknown"         // a caller that was not authenticated
 )
 
 // UserIdentity is who made a request. Empty fields are left out; every field
@@ -28,7 +29,9 @@ type UserIdentity struct {
 	AccessKeyID string // for an unknown caller the one that it claims
 	UserName    string
 	Session     *Session // Optional. For temporary credentials.
-	InvokedBy   string
+	// IdentityProvider is the ARN of a WebIdentityUser's provider.
+	IdentityProvider string
+	InvokedBy        string
 }
 
 // Session is the session of temporary credentials.
@@ -62,6 +65,7 @@ func (u *UserIdentity) appendJSON(b []byte) []byte {
 	b = appendIdentifier(b, "accountId", u.Account)
 	b = appendIdentifier(b, "accessKeyId", u.AccessKeyID)
 	b = appendIdentifier(b, "userName", u.UserName)
+	b = appendIdentifier(b, "identityProvider", u.IdentityProvider)
 	if u.Session != nil {
 		b = append(b, `,"sessionContext":`...)
 		b = u.Session.appendJSON(b)
