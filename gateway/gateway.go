@@ -10,6 +10,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -55,6 +56,15 @@ type Config struct {
 	MaxGrants int
 	// Clock tells the time. Optional: time.Now.
 	Clock func() time.Time
+	// Associations are the roles of containers that ask for credentials without naming
+	// one. Optional.
+	Associations []Association
+	// IssuerRoots are the authorities that the certificates of OIDC issuers may be of.
+	// Optional: the system's.
+	IssuerRoots *x509.CertPool
+	// LoopbackIssuers lets OIDC issuers on this machine do without TLS. For tests and
+	// trials.
+	LoopbackIssuers bool
 }
 
 // Region is a region label and the key store that its keys live in.
@@ -91,6 +101,9 @@ type Gateway struct {
 	workTimeout, generationTimeout, recordTimeout time.Duration
 	keepRefusals                                  time.Duration
 	clock                                         func() time.Time
+
+	associations []Association
+	issuers      *identity.Issuers
 }
 
 // New checks the configuration and makes a Gateway.
@@ -117,7 +130,9 @@ func New(c Config) (*Gateway, error) {
 		keepRefusals:      orDefault(c.KeepRefusals, KeepRefusals), services: servicesOf(c.Services),
 		clock: c.Clock,
 	}
+	g.associations = slices.Clone(c.Associations)
 	g.sessionKeys = newSessionKeys(c.Store, c.Tokens)
+	g.issuers = identity.NewIssuers(c.IssuerRoots, c.LoopbackIssuers)
 	if c.Throttling {
 		g.throttle = newThrottle()
 	}

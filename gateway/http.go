@@ -177,6 +177,8 @@ func (c *call) route(r *http.Request) error {
 		media = ""
 	}
 	switch {
+	case isForCredentials(r):
+		return c.routeCredentials(r)
 	case media == jsonMedia && r.Method == http.MethodPost:
 		name, ok := strings.CutPrefix(targetOf(r), targetPrefix)
 		if !ok {

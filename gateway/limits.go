@@ -123,6 +123,8 @@ var rates = map[bucket]rate.Limit{
 	"GetCallerIdentity":   1000,
 	"AssumeRole":          600,
 	"GetSessionToken":     600,
+
+	"AssumeRoleWithWebIdentity": 600,
 }
 
 // throttle holds the callers' rates. Safe for concurrent use.

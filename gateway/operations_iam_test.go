@@ -11,15 +11,13 @@ import (
 
 // notTaken are members that are refused, with the reason.
 var notTaken = map[string]string{
-	"AssumeRole.MinimumSessionTokenSize":      "tokens have the size that they need",
-	"GetSessionToken.MinimumSessionTokenSize": "tokens have the size that they need",
-	"CreatePolicy.Tags":                       "managed policies have no tags",
-	"CreateOpenIDConnectProvider.Tags":        "providers have no tags",
+	"CreatePolicy.Tags":                "managed policies have no tags",
+	"CreateOpenIDConnectProvider.Tags": "providers have no tags",
 }
 
 // wireNames are the members that the SDK's types call otherwise than the API does.
 var wireNames = map[string]string{
-	"AssumeRole.PolicyArns.Arn": "arn",
+	"AssumeRole.PolicyArns.Arn": "arn", "AssumeRoleWithWebIdentity.PolicyArns.Arn": "arn",
 }
 
 // TestQueryMembersAreTheSDKs holds each request type of IAM and STS against the

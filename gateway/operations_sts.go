@@ -13,7 +13,7 @@ var stsOperations = []operation{
 	},
 	{
 		service: serviceSTS, name: "GetSessionToken", bucket: "GetSessionToken", readOnly: true,
-		records: []string{"DurationSeconds", "SerialNumber"},
+		records: []string{"DurationSeconds", "MinimumSessionTokenSize", "SerialNumber"},
 		typed:   do(nil, getSessionToken),
 	},
 	{
@@ -24,10 +24,17 @@ var stsOperations = []operation{
 			{kind: onTrust, member: "RoleArn", action: "SetSourceIdentity", with: "SourceIdentity", inherits: passesSourceIdentity},
 		},
 		records: []string{
-			"RoleArn", "RoleSessionName", "DurationSeconds", "Policy", "PolicyArns", "ExternalId", "Tags", "TransitiveTagKeys",
+			"RoleArn", "RoleSessionName", "DurationSeconds", "MinimumSessionTokenSize", "Policy", "PolicyArns", "ExternalId", "Tags", "TransitiveTagKeys",
 			"SourceIdentity", "SerialNumber",
 		},
 		typed: do(nil, stsAssumes(identity.AssumeRole)),
+	},
+	{
+		service: serviceSTS, name: "AssumeRoleWithWebIdentity", bucket: "AssumeRoleWithWebIdentity", readOnly: true,
+		anonymous: true, identify: identifyWebIdentity,
+		targets: []target{{kind: onTrust, member: "RoleArn", action: "AssumeRoleWithWebIdentity"}},
+		records: []string{"RoleArn", "RoleSessionName", "DurationSeconds", "MinimumSessionTokenSize", "Policy", "PolicyArns", "ProviderId"},
+		typed:   do(nil, stsAssumes(identity.AssumeRoleWithWebIdentity)),
 	},
 }
 

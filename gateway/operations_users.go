@@ -6,10 +6,7 @@ import "kmsgate/gateway/identity"
 var userOperations = []operation{
 	{
 		service: serviceIAM, name: "CreateUser", bucket: "iam",
-		targets: []target{
-			{kind: onUser, member: "UserName", action: "CreateUser", makes: true},
-			{kind: onUser, member: "UserName", action: "TagUser", makes: true, with: "Tags"},
-		},
+		targets: []target{{kind: onUser, member: "UserName", action: "CreateUser", makes: true}},
 		records: []string{"UserName", "Path", "PermissionsBoundary", "Tags"}, typed: do(nil, iamChanges(identity.CreateUser)),
 	},
 	{

@@ -151,6 +151,9 @@ func (c *call) receive(r *http.Request) error {
 	if err := c.identify(); err != nil {
 		return err
 	}
+	if err := c.confine(); err != nil {
+		return err
+	}
 	return c.slowDown(c.in)
 }
 
@@ -323,6 +326,7 @@ var unhonoured = []struct {
 	{"SerialNumber", identity.NoMFA},
 	{"TokenCode", identity.NoMFA},
 	{"ProvidedContexts", identity.NoContexts},
+	{"ProviderId", identity.NoProviderID},
 }
 
 // dryRun tells whether the request asks for a dry run.

@@ -36,6 +36,8 @@ var protocols = map[service]protocol{
 	},
 	serviceSTS: queryProtocol("2011-06-15", "https://sts.amazonaws.com/doc/2011-06-15/"),
 	serviceIAM: queryProtocol("2010-05-08", "https://iam.amazonaws.com/doc/2010-05-08/"),
+
+	serviceContainers: containersProtocol,
 }
 
 // queryProtocol is AWS Query with one version of an API and the XML namespace of

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"kmsgate/gateway/awsquery"
 	"kmsgate/gateway/kmsapi"
 	"kmsgate/hsm"
 	"kmsgate/hsm/keyspec"
@@ -16,8 +17,11 @@ import (
 	"kmsgate/metadata/audit"
 )
 
-// accessDenied is how CloudTrail spells the code of a denial.
-const accessDenied = "AccessDenied"
+// recordedCodes are the codes that CloudTrail spells in another way.
+var recordedCodes = map[kmsapi.Code]string{
+	kmsapi.AccessDeniedException:  "AccessDenied",
+	awsquery.ExpiredIdentityToken: "ExpiredTokenException",
+}
 
 // useKind says what a cryptographic operation did with a material.
 type useKind uint8
@@ -212,8 +216,8 @@ func keyMetadataElements(m *kmsapi.KeyMetadata) audit.Members {
 func (c *call) finish(err *kmsapi.Error) []byte {
 	if err != nil {
 		c.event.ErrorCode, c.event.ErrorMessage = string(err.Code), err.Recordable()
-		if err.Code == kmsapi.AccessDeniedException {
-			c.event.ErrorCode = accessDenied
+		if code, ok := recordedCodes[err.Code]; ok {
+			c.event.ErrorCode = code
 		}
 		c.event.ResponseElements, c.event.AdditionalEventData, c.uses = nil, nil, nil
 	}

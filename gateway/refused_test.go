@@ -232,7 +232,7 @@ func TestManyRefusalsAtOnceAreNotKept(t *testing.T) {
 	if !strings.Contains(f.log.String(), "too many refusals at once") {
 		t.Error("the log does not say that it is not kept")
 	}
-	f.wantRecord(t, last, accessDenied)
+	f.wantRecord(t, last, kmsapi.Code(recordedCodes[kmsapi.AccessDeniedException]))
 }
 
 func TestGrantsOfARefusalAreCutToALimit(t *testing.T) {

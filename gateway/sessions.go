@@ -48,13 +48,13 @@ func (g *Gateway) openSession(ctx context.Context, now time.Time, token, accessK
 	return claims, nil
 }
 
-// sealSession makes the token of a session, sealed for the key store given.
-func (c *call) sealSession(ctx context.Context, claims *session.Claims) (string, error) {
+// sealSession makes the token of a session, of at least so many characters.
+func (c *call) sealSession(ctx context.Context, claims *session.Claims, least int) (string, error) {
 	key, err := c.gateway.sessionKeys.current(ctx, c.now, c.gateway.defaultStore(c.region))
 	if err != nil {
 		return "", err
 	}
-	return session.Seal(key, claims)
+	return session.Seal(key, claims, least)
 }
 
 // openedFor is how long an opened token is remembered, its secret too.

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"kmsgate/gateway/identity"
+	"kmsgate/gateway/kmsapi"
 	"kmsgate/metadata/audit"
 )
 
@@ -46,6 +47,22 @@ func assumedElements(a *identity.Assumed) audit.Members {
 
 func credentialsElement(credentials *identity.Credentials) audit.Member {
 	return audit.Object("credentials", audit.String("accessKeyId", credentials.AccessKeyID), audit.Date("expiration", credentials.Expiration))
+}
+
+// confine refuses what a session of a user or root may not do that they made of
+// themselves (STS API Reference, "GetSessionToken"): IAM, and STS but for two
+// operations.
+func (c *call) confine() error {
+	s := c.caller.Session
+	switch {
+	case s == nil, s.RoleName != "":
+		return nil
+	case c.service == serviceIAM:
+		return kmsapi.UnrecognizedClient()
+	case c.service == serviceSTS && c.op.name != "GetCallerIdentity" && c.op.name != "AssumeRole":
+		return &kmsapi.Error{Code: kmsapi.AccessDeniedException, Message: "Cannot call " + c.op.name + " with session credentials"}
+	}
+	return nil
 }
 
 // getSessionToken is the handler of GetSessionToken.
