@@ -12,7 +12,10 @@ var roleOperations = slices.Concat(rolesThemselves, managedPolicies, oidcProvide
 var rolesThemselves = []operation{
 	{
 		service: serviceIAM, name: "CreateRole", bucket: "iam",
-		targets: []target{{kind: onRole, member: "RoleName", action: "CreateRole", makes: true}},
+		targets: []target{
+			{kind: onRole, member: "RoleName", action: "CreateRole", makes: true},
+			{kind: onRole, member: "RoleName", action: "TagRole", makes: true, with: "Tags"},
+		},
 		records: []string{"Path", "RoleName", "AssumeRolePolicyDocument", "Description", "MaxSessionDuration", "PermissionsBoundary", "Tags"},
 		typed:   do(nil, iam(identity.CreateRole)),
 	},

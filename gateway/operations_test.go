@@ -116,6 +116,9 @@ func TestRowsAreSound(t *testing.T) {
 			if _, ok := o.fields[o.makes]; o.makes != "" && !ok {
 				t.Errorf("makes a key of %s, which the request does not have", o.makes)
 			}
+			if _, tags := o.fields["Tags"]; tags && len(o.targets) < 2 && !strings.HasPrefix(o.name, "Tag") {
+				t.Error("makes something with tags, and nobody is asked whether the caller may tag it")
+			}
 			if o.service == serviceKMS && len(o.targets) == 0 {
 				t.Error("no target: nobody is asked whether the caller may")
 			}
@@ -186,7 +189,7 @@ func filled(t reflect.Type) reflect.Value {
 // checkTarget checks that the members a target names exist and that it can admit.
 func checkTarget(t *testing.T, o *operation, target *target) {
 	t.Helper()
-	for _, name := range []string{target.member, target.blob} {
+	for _, name := range []string{target.member, target.blob, target.with} {
 		if _, ok := o.fields[name]; name != "" && !ok {
 			t.Errorf("a target names %s, which the request does not have", name)
 		}

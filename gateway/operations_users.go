@@ -6,7 +6,10 @@ import "kmsgate/gateway/identity"
 var userOperations = []operation{
 	{
 		service: serviceIAM, name: "CreateUser", bucket: "iam",
-		targets: []target{{kind: onUser, member: "UserName", action: "CreateUser", makes: true}},
+		targets: []target{
+			{kind: onUser, member: "UserName", action: "CreateUser", makes: true},
+			{kind: onUser, member: "UserName", action: "TagUser", makes: true, with: "Tags"},
+		},
 		records: []string{"UserName", "Path", "PermissionsBoundary", "Tags"}, typed: do(nil, iamChanges(identity.CreateUser)),
 	},
 	{
