@@ -98,7 +98,11 @@ func GetRole(ctx context.Context, r *Request, in *RoleRequest) (*RoleResponse, e
 	if err != nil {
 		return nil, refusals{{metadata.ErrNotFound, NoSuchRole(*in.RoleName)}}.of(err)
 	}
-	return &RoleResponse{shownRole(&e.Principal, e.Tags)}, nil
+	roles := []metadata.Principal{e.Principal}
+	if err := r.markDeleted(ctx, roles); err != nil {
+		return nil, err
+	}
+	return &RoleResponse{shownRole(&roles[0], e.Tags)}, nil
 }
 
 // ListRolesResponse is a page of roles.
@@ -111,6 +115,9 @@ type ListRolesResponse struct {
 // and boundaries, as AWS has it.
 func ListRoles(ctx context.Context, r *Request, in *ListRequest) (*ListRolesResponse, error) {
 	found, paged, err := listPrincipals(ctx, r, metadata.Role, in)
+	if err == nil {
+		err = r.markDeleted(ctx, found)
+	}
 	out := &ListRolesResponse{Paged: paged}
 	for i := range found {
 		role := shownRole(&found[i], nil)

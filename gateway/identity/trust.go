@@ -3,6 +3,8 @@ package identity
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 
 	"kmsgate/gateway/arn"
 	"kmsgate/metadata"
@@ -80,4 +82,28 @@ func (r *Request) knowsProvider(ctx context.Context, provider string) (bool, err
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// markDeleted puts unique ids into the trust policies of roles for the users and
+// roles that do not exist any more: an ARN may be another's by now.
+func (r *Request) markDeleted(ctx context.Context, roles []metadata.Principal) error {
+	var named []string
+	for i := range roles {
+		named = slices.AppendSeq(named, maps.Keys(roles[i].TrustBindings))
+	}
+	now, err := r.Store.PrincipalIDs(ctx, named)
+	if err != nil {
+		return err
+	}
+	for i := range roles {
+		gone := maps.Clone(roles[i].TrustBindings)
+		maps.DeleteFunc(gone, func(name, id string) bool { return now[name] == id })
+		if len(gone) == 0 {
+			continue
+		}
+		if roles[i].Trust, err = policy.ShowPrincipals(roles[i].Trust, gone); err != nil {
+			return err
+		}
+	}
+	return nil
 }
