@@ -41,7 +41,7 @@ var signature = map[string]bool{
 
 // Parse reads a form, which is the body of a POST or the query string of a GET.
 // Errors: RequestEntityTooLargeException over MaxBytes, MalformedQueryString
-// for what is no form (an escape that is none, bytes that are not UTF-8, a
+// for what is no form (an escape that is none, bytes that are not UTF-8, a NUL, a
 // parameter twice), MissingAction if there is no Action.
 func Parse(form string) (Form, *kmsapi.Error) {
 	if len(form) > MaxBytes {
@@ -80,7 +80,7 @@ func split(parameter string) (name, value string, _ *kmsapi.Error) {
 		return "", "", malformed()
 	}
 	value, err = url.QueryUnescape(rawValue)
-	if err != nil || !utf8.ValidString(value) {
+	if err != nil || !utf8.ValidString(value) || strings.ContainsRune(value, 0) { // Postgres has no NUL
 		return "", "", malformed()
 	}
 	return name, value, nil

@@ -112,6 +112,7 @@ func TestParseRefuses(t *testing.T) {
 		"trailing ampersand": {"Action=A&", syntax},
 		"not UTF-8":          {"Action=A&x=%ff", syntax},
 		"name not UTF-8":     {"Action=A&%ff=x", syntax},
+		"NUL":                {"Action=A&x=a%00b", syntax},
 		"JSON":               {`{"Action":"A"}`, action},
 		"many":               {"Action=A" + many.String(), syntax},
 		"large":              {"Action=A&x=" + strings.Repeat("x", awsquery.MaxBytes), "RequestEntityTooLargeException: Request body must not be larger than 131072 bytes."},

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"kmsgate/gateway/awsquery"
 	"kmsgate/gateway/kmsapi"
@@ -61,7 +62,7 @@ func pageOf(marker *string, max *int32) (page, error) {
 	}
 	raw, err := base64.RawURLEncoding.DecodeString(*marker)
 	after, ok := strings.CutPrefix(string(raw), markerVersion)
-	if err != nil || !ok {
+	if err != nil || !ok || !utf8.ValidString(after) || strings.ContainsRune(after, 0) {
 		return page{}, &kmsapi.Error{Code: awsquery.ValidationError, Message: "Invalid Marker."}
 	}
 	p.after = after

@@ -1,0 +1,100 @@
+package identity
+
+import (
+	"encoding/base64"
+	"slices"
+	"strings"
+	"testing"
+
+	"kmsgate/metadata"
+)
+
+func TestPagesGoOnWhereTheLastOneEnded(t *testing.T) {
+	t.Parallel()
+	all := []string{"a", "b", "c", "d", "e"}
+	size := int32(2)
+	var got []string
+	var marker *string
+	for range all {
+		p, err := pageOf(marker, &size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rest := all[slices.IndexFunc(all, func(s string) bool { return s > p.after }):]
+		items, paged := cut(rest[:min(len(rest), p.limit+1)], p, func(s string) string { return s })
+		got = append(got, items...)
+		if !paged.IsTruncated {
+			break
+		}
+		marker = &paged.Marker
+	}
+	if !slices.Equal(got, all) {
+		t.Errorf("pages have %v, want %v", got, all)
+	}
+	if p, err := pageOf(nil, nil); err != nil || p != (page{limit: 100}) {
+		t.Errorf("pageOf without anything = %+v, %v, want 100 items from the start", p, err)
+	}
+}
+
+func TestMarkersThatNobodyGaveAreRefused(t *testing.T) {
+	t.Parallel()
+	for _, marker := range []string{
+		"", "a", "*", "MQ", base64.RawURLEncoding.EncodeToString([]byte("2\x00a")),
+		base64.RawURLEncoding.EncodeToString([]byte("1\x00a\x00b")), base64.RawURLEncoding.EncodeToString([]byte("1\x00\xff")),
+	} {
+		if p, err := pageOf(&marker, nil); err == nil {
+			t.Errorf("pageOf(%q) = %+v, want an error", marker, p)
+		}
+	}
+}
+
+func TestUniqueIDs(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{}
+	for range 1000 {
+		id, key := newID("AIDA"), newAccessKeyID()
+		if len(id) != 21 || !strings.HasPrefix(id, "AIDA") || strings.Trim(id, idLetters) != "" || seen[id] {
+			t.Errorf("id %q", id)
+		}
+		if len(key) != 20 || !strings.HasPrefix(key, "AKIA") || strings.Trim(key, idLetters) != "" || seen[key] {
+			t.Errorf("access key id %q", key)
+		}
+		seen[id], seen[key] = true, true
+	}
+}
+
+func TestTagsOfRequests(t *testing.T) {
+	t.Parallel()
+	tag := func(key, value string) Tag { return Tag{Key: &key, Value: &value} }
+	got, err := tagsOf([]Tag{tag("a", ""), tag("aws", "x"), tag("Größe", "1")})
+	want := []metadata.Tag{{Key: "a"}, {Key: "aws", Value: "x"}, {Key: "Größe", Value: "1"}}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("tagsOf = %v, %v, want %v", got, err, want)
+	}
+	for name, tags := range map[string][]Tag{
+		"a key twice":                   {tag("a", "1"), tag("b", ""), tag("a", "1")},
+		"a key in another letter case":  {tag("Größe", "1"), tag("GRÖßE", "2")},
+		"a key of the system's":         {tag("aws:x", "")},
+		"the same in other letter case": {tag("Aws:x", "")},
+	} {
+		if got, err := tagsOf(tags); err == nil {
+			t.Errorf("tagsOf with %s = %v, want an error", name, got)
+		}
+	}
+}
+
+func TestSecretsAreBoundToTheirOwner(t *testing.T) {
+	t.Parallel()
+	root := &metadata.AccessKey{ID: "AKIAIOSFODNN7EXAMPLE", Account: "111122223333"}
+	user, another := *root, *root
+	user.User, another.User = "ann", "bob"
+	foreign := *root
+	foreign.Account = "444455556666"
+	seen := map[string]bool{}
+	for _, k := range []*metadata.AccessKey{root, &user, &another, &foreign} {
+		seen[string(secretAAD(k))] = true
+	}
+	if len(seen) != 4 {
+		t.Errorf("%d different associated data, want 4", len(seen))
+	}
+}
