@@ -37,6 +37,8 @@ func (c *call) findIAM(t *target, in any, named string) (resource, error) {
 		return c.findPolicy(t, named)
 	case t.kind == onProvider:
 		return c.findProvider(t, named)
+	case t.kind == onHolder:
+		return c.findHolder(t, named)
 	default:
 		return c.findPrincipal(t, c.caller.Account, named)
 	}
@@ -110,6 +112,25 @@ func (c *call) findTrust(t *target, named string) (resource, error) {
 		return resource{}, err
 	}
 	return r, nil
+}
+
+// findHolder finds who has an access key. Of a key that is missing, or of another
+// account, that is the account's root.
+func (c *call) findHolder(t *target, accessKeyID string) (resource, error) {
+	r := resource{target: t, account: c.caller.Account, arn: arn.Root(c.caller.Account)}
+	key, err := c.view.AccessKey(c.ctx, accessKeyID)
+	switch {
+	case errors.Is(err, metadata.ErrNotFound), err == nil && key.Account != c.caller.Account:
+		r.missing = identity.NoSuchAccessKey(accessKeyID)
+		return r, nil
+	case err != nil:
+		return resource{}, err
+	case key.User == "":
+		return r, nil
+	}
+	r.name, r.arn = key.User, key.Principal
+	r.entry, err = c.view.Principal(c.ctx, key.Account, metadata.User, key.User)
+	return r, err
 }
 
 // findProvider finds an OIDC provider by its ARN.

@@ -77,6 +77,7 @@ const (
 	onRole
 	onPolicy   // a managed policy, by ARN; by its name if it is to be made
 	onProvider // an OIDC provider, by ARN; by its URL if it is to be made
+	onHolder   // the user, or the account's root, who has an access key; by that key's id
 
 	// onTrust is a role by ARN, of any account: its trust policy decides, as a key
 	// policy does about a key.

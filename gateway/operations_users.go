@@ -139,7 +139,7 @@ var userOperations = []operation{
 	},
 	{
 		service: serviceIAM, name: "GetAccessKeyLastUsed", bucket: "iam", readOnly: true,
-		targets: []target{{kind: onAccount, action: "GetAccessKeyLastUsed"}},
+		targets: []target{{kind: onHolder, member: "AccessKeyId", action: "GetAccessKeyLastUsed"}},
 		records: []string{"AccessKeyId"}, typed: do(nil, iamReads(identity.GetAccessKeyLastUsed)),
 	},
 }

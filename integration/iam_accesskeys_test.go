@@ -62,6 +62,12 @@ func TestAccessKeyLife(t *testing.T) {
 	wantIAMRefusal(t, "CreateAccessKey without permission", err, 403, "AccessDenied",
 		"User: "+*made.Arn+" is not authorized to perform: iam:CreateAccessKey on resource: "+*made.Arn+" because no identity-based policy allows the iam:CreateAccessKey action")
 	root.putUserPolicy(t, *name, "self", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iam:*","Resource":"arn:aws:iam::*:user/${aws:username}"}]}`)
+	used, err := user.iam.GetAccessKeyLastUsed(ctx, &iam.GetAccessKeyLastUsedInput{AccessKeyId: k.AccessKeyId})
+	if err != nil || *used.UserName != *name {
+		t.Errorf("GetAccessKeyLastUsed of the caller's = %+v, %v", used, err)
+	}
+	_, err = user.iam.GetAccessKeyLastUsed(ctx, &iam.GetAccessKeyLastUsedInput{AccessKeyId: aws.String(g.keys[own].accessKey)})
+	wantIAMRefusal(t, "the last use of a key of another", err, 403, "AccessDenied", "")
 	second := g.clients(user.createAccessKey(t, "")) // its own
 	second.wantCaller(t, *made.Arn)
 	_, err = user.iam.CreateAccessKey(ctx, &iam.CreateAccessKeyInput{})

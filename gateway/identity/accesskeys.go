@@ -115,7 +115,7 @@ type UpdateAccessKeyRequest struct {
 // UpdateAccessKey makes an access key active or inactive.
 func UpdateAccessKey(ctx context.Context, tx *metadata.Tx, r *Request, in *UpdateAccessKeyRequest) (*kmsapi.Empty, error) {
 	err := tx.SetAccessKeyStatus(ctx, r.Caller.Account, r.Target.Name, *in.AccessKeyID, metadata.AccessKeyStatus(*in.Status))
-	return done(err, noSuchAccessKey(*in.AccessKeyID))
+	return done(err, NoSuchAccessKey(*in.AccessKeyID))
 }
 
 // DeleteAccessKeyRequest is on an access key of a user; without a name of the
@@ -127,11 +127,7 @@ type DeleteAccessKeyRequest struct {
 
 // DeleteAccessKey deletes an access key. It is not good from then on.
 func DeleteAccessKey(ctx context.Context, tx *metadata.Tx, r *Request, in *DeleteAccessKeyRequest) (*kmsapi.Empty, error) {
-	return done(tx.DeleteAccessKey(ctx, r.Caller.Account, r.Target.Name, *in.AccessKeyID), noSuchAccessKey(*in.AccessKeyID))
-}
-
-func noSuchAccessKey(id string) *kmsapi.Error {
-	return noSuch("The Access Key with id " + id + " cannot be found.")
+	return done(tx.DeleteAccessKey(ctx, r.Caller.Account, r.Target.Name, *in.AccessKeyID), NoSuchAccessKey(*in.AccessKeyID))
 }
 
 // GetAccessKeyLastUsedRequest is on an access key of the account (IAM API Reference,
@@ -154,17 +150,11 @@ type GetAccessKeyLastUsedResponse struct {
 	AccessKeyLastUsed AccessKeyLastUsed
 }
 
-// GetAccessKeyLastUsed tells of the last use of an access key, some seconds late.
+// GetAccessKeyLastUsed tells of the last use of an access key, some seconds late. The
+// request's target is who has the key.
 func GetAccessKeyLastUsed(ctx context.Context, r *Request, in *GetAccessKeyLastUsedRequest) (*GetAccessKeyLastUsedResponse, error) {
-	key, err := r.View.AccessKey(ctx, *in.AccessKeyID)
-	if errors.Is(err, metadata.ErrNotFound) || err == nil && key.Account != r.Caller.Account {
-		return nil, noSuchAccessKey(*in.AccessKeyID)
-	}
-	if err != nil {
-		return nil, err
-	}
-	use, err := r.Store.AccessKeyUse(ctx, key.ID)
-	out := &GetAccessKeyLastUsedResponse{UserName: key.User}
+	use, err := r.Store.AccessKeyUse(ctx, *in.AccessKeyID)
+	out := &GetAccessKeyLastUsedResponse{UserName: r.Target.Name}
 	switch {
 	case errors.Is(err, metadata.ErrNotFound):
 		out.AccessKeyLastUsed = AccessKeyLastUsed{ServiceName: "N/A", Region: "N/A"}

@@ -24,6 +24,11 @@ func NoSuchRole(name string) *kmsapi.Error {
 	return noSuch("The role with name " + name + " cannot be found.")
 }
 
+// NoSuchAccessKey says it of an access key, by id.
+func NoSuchAccessKey(id string) *kmsapi.Error {
+	return noSuch("The Access Key with id " + id + " cannot be found.")
+}
+
 // NoSuchPolicy says it of a managed policy.
 func NoSuchPolicy(arn string) *kmsapi.Error { return noSuch("Policy " + arn + " was not found.") }
 
