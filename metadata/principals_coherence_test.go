@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"kmsgate/metadata"
@@ -206,5 +208,75 @@ func TestUnleasedStoreDecidesOnNoStalePrincipal(t *testing.T) {
 	}
 	if e := principal(t, s, metadata.User, "ann"); len(e.Identity) != 0 {
 		t.Errorf("after ErrStale the user has %d policies, want none", len(e.Identity))
+	}
+}
+
+func TestChangeOfALargeGroupReachesAllItsUsers(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	ctx := t.Context()
+	other := f.database.Open(t, nil)
+	f.insertPrincipals(t, newGroup(account, "team"))
+	_, err := connect(t, f).Exec(ctx, `
+		WITH users AS (
+			INSERT INTO principals (account, kind, name, path, id, created_at)
+			SELECT $1, 'user', 'user-' || n, '/', 'AIDA' || n, now() FROM generate_series(1, 500) AS n RETURNING account, name
+		)
+		INSERT INTO group_members (account, name, user_name) SELECT account, 'team', name FROM users`, account)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a lease", other.Leased)
+	for _, name := range []string{"user-1", "user-500"} {
+		principal(t, other, metadata.User, name)
+		principal(t, f.Store, metadata.User, name)
+	}
+	f.change(t, func(tx *metadata.Tx) error {
+		return tx.PutPrincipalPolicy(ctx, account, metadata.Group, "team", "p", allowAll)
+	})
+	for _, name := range []string{"user-1", "user-500"} {
+		if e := principal(t, f.Store, metadata.User, name); len(e.Identity) != 1 {
+			t.Errorf("%s has %d policies, want that of the group at once", name, len(e.Identity))
+		}
+		eventually(t, "the policy is seen", func() bool { return len(principal(t, other, metadata.User, name).Identity) == 1 })
+	}
+}
+
+func TestLimitsHoldAgainstChangesAtOnce(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	ctx := t.Context()
+	f.insertPrincipals(t, newUser(account, "ann"))
+	large := allowAll + strings.Repeat("x", 900) // it is not compiled here
+	var all sync.WaitGroup
+	var keys, policies atomic.Int32
+	for i := range 6 {
+		all.Go(func() {
+			err := f.try(ctx, func(tx *metadata.Tx) error {
+				if err := tx.RoomForAccessKey(ctx, account, "ann"); err != nil {
+					return err
+				}
+				return tx.InsertAccessKey(ctx, newUserKey("ann", fmt.Sprint("AKIAIOSFODNN7EXAMPL", i)))
+			})
+			if err == nil {
+				keys.Add(1)
+			} else if !errors.Is(err, metadata.ErrLimit) {
+				t.Errorf("a key: %v", err)
+			}
+		})
+		all.Go(func() {
+			err := f.try(ctx, func(tx *metadata.Tx) error {
+				return tx.PutPrincipalPolicy(ctx, account, metadata.User, "ann", fmt.Sprint(i), large)
+			})
+			if err == nil {
+				policies.Add(1)
+			} else if !errors.Is(err, metadata.ErrLimit) {
+				t.Errorf("a policy: %v", err)
+			}
+		})
+	}
+	all.Wait()
+	if keys.Load() != 2 || policies.Load() != 2 {
+		t.Errorf("%d keys and %d policies were added, want 2 and 2", keys.Load(), policies.Load())
 	}
 }
