@@ -4,6 +4,7 @@ import (
 	"kmsgate/gateway/arn"
 	"kmsgate/gateway/identity"
 	"kmsgate/gateway/kmsapi"
+	"kmsgate/metadata"
 	"kmsgate/policy"
 )
 
@@ -84,9 +85,13 @@ func (c *call) question(r *resource, in any) policy.Input {
 // addGrants adds the grants on a key that are the caller's to a question; found is
 // false if there are none.
 func (c *call) addGrants(q *policy.Input, r *resource) (found bool, err error) {
-	account := arn.Root(c.caller.Account)
+	account, use := arn.Root(c.caller.Account), c.grantUse(r)
 	for _, grantee := range c.grantees() {
-		grants, err := c.view.Grants(c.ctx, r.key.Region, r.key.ID, grantee)
+		use.Grantee, use.GranteeID = grantee, ""
+		if grantee != account {
+			use.GranteeID = c.caller.Entry.ID
+		}
+		grants, err := c.view.Grants(c.ctx, r.key.Region, r.key.ID, use)
 		if err != nil {
 			return false, err
 		}
@@ -116,6 +121,17 @@ func (c *call) grantees() []string {
 		grantees = append(grantees, c.caller.ARN, c.caller.Entry.ARN())
 	}
 	return grantees
+}
+
+// grantUse is what grants are asked for.
+func (c *call) grantUse(r *resource) metadata.GrantUse {
+	f := &facts{call: c, resource: r, in: c.in}
+	_, takesContext := c.op.fields[r.target.side+"EncryptionContext"]
+	_, takesConstraint := c.op.fields["Constraints"]
+	return metadata.GrantUse{
+		Operations: append(f.list("Operations"), r.target.action), Context: f.constrained(),
+		AnyContext: !takesContext && !takesConstraint,
+	}
 }
 
 // granted is what the constraints of grants are held against.

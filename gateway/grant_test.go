@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"maps"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -234,4 +235,38 @@ func TestChildGrantsGiveNoMoreThanTheirParents(t *testing.T) {
 	child(denied, subset(a1), "Encrypt", "GenerateDataKey")
 	// Those who hold CreateGrant by policy give what they do not have.
 	f.grant(t, account1, key, bob, nil, "Encrypt", "ReEncryptTo")
+}
+
+// TestGranteeWithManyGrants has a grant for each of many volumes, as storage has.
+func TestGranteeWithManyGrants(t *testing.T) {
+	f := newFixture(t, nil)
+	key := f.createKey(t, account1, "{}")
+	alice, bob := f.addUser(t, account1, "alice", ""), f.addUser(t, account1, "bob", "")
+	volume := func(i int) object { return object{"volume": strconv.Itoa(i)} }
+	ids := make([]string, 120)
+	for i := range ids {
+		ids[i], _ = f.grant(t, account1, key, alice, object{"Constraints": object{"EncryptionContextSubset": volume(i)}}, "Encrypt", "CreateGrant", "DescribeKey")
+	}
+	encrypt := func(context object, code kmsapi.Code) {
+		t.Helper()
+		f.ask(t, "alice", "Encrypt", object{"KeyId": key, "Plaintext": "AA==", "EncryptionContext": context}, code)
+	}
+	child := func(constraints object, code kmsapi.Code, operations ...string) {
+		t.Helper()
+		f.ask(t, "alice", "CreateGrant", object{"KeyId": key, "GranteePrincipal": bob, "Operations": operations, "Constraints": constraints}, code)
+	}
+	encrypt(volume(7), "")
+	encrypt(object{"volume": "8", "more": "x"}, "")
+	encrypt(volume(120), denied)
+	encrypt(nil, denied)
+	f.ask(t, "alice", "DescribeKey", object{"KeyId": key}, "")
+	f.ask(t, "alice", "GenerateDataKey", object{"KeyId": key, "KeySpec": "AES_256", "EncryptionContext": volume(7)}, denied)
+	child(object{"EncryptionContextEquals": volume(7)}, "", "Encrypt")
+	child(object{"EncryptionContextSubset": object{"volume": "7", "more": "x"}}, "", "Encrypt", "CreateGrant")
+	child(object{"EncryptionContextSubset": volume(7)}, denied, "Encrypt", "Decrypt")
+	child(object{"EncryptionContextSubset": volume(120)}, denied, "Encrypt")
+	child(nil, denied, "Encrypt")
+	f.ask(t, account1, "RevokeGrant", object{"KeyId": key, "GrantId": ids[7]}, "")
+	encrypt(volume(7), denied)
+	encrypt(volume(8), "")
 }

@@ -140,13 +140,8 @@ func (c *cache) begin() fill {
 func (c *cache) put(f fill, key cacheKey, l loaded) (accountVersion, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f.generation != c.generation {
-		c.counts.voidFills++
-		return accountVersion{}, false
-	}
-	owner := c.accountLocked(l.account, l.version)
-	if owner.noticed > l.version {
-		c.counts.voidFills++
+	owner, ok := c.acceptLocked(f, l)
+	if !ok {
 		return accountVersion{}, false
 	}
 	if old := c.entries[key]; old != nil {
@@ -157,6 +152,31 @@ func (c *cache) put(f fill, key cacheKey, l loaded) (accountVersion, bool) {
 	c.bytes += l.size + c.policies.hold(l.policy)
 	c.shrinkLocked(e)
 	return accountVersion{l.account, l.version, c.untilLocked()}, true
+}
+
+// accept is put for what is not to be kept: it tells whether what was read held.
+func (c *cache) accept(f fill, l loaded) (accountVersion, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.acceptLocked(f, l); !ok {
+		return accountVersion{}, false
+	}
+	return accountVersion{l.account, l.version, c.untilLocked()}, true
+}
+
+// acceptLocked is the account of what a fill read, unless something later was heard
+// of meanwhile.
+func (c *cache) acceptLocked(f fill, l loaded) (*accountState, bool) {
+	if f.generation != c.generation {
+		c.counts.voidFills++
+		return nil, false
+	}
+	owner := c.accountLocked(l.account, l.version)
+	if owner.noticed > l.version {
+		c.counts.voidFills++
+		return nil, false
+	}
+	return owner, true
 }
 
 // isAbsent tells whether an access key was found absent less than a second ago.

@@ -3,7 +3,6 @@ package metadata
 import (
 	"context"
 	"errors"
-	"strings"
 )
 
 // Doors for tests into what a Store does not show.
@@ -88,7 +87,13 @@ func (v *View) Saw(account string) int64 {
 	return 0
 }
 
-// GrantsQuery is the query behind View.Grants, with its arguments written out.
-func GrantsQuery(region, keyID, grantee string) string {
-	return strings.NewReplacer("@region", "'"+region+"'", "@keyID", "'"+keyID+"'", "@grantee", "'"+grantee+"'").Replace(selectGrants)
+// Queries behind View.Grants.
+const (
+	SelectGrants     = selectGrants
+	SelectFiledGrant = selectFiledGrant
+)
+
+// FiledUnder is what a grant with a constraint to equal a context is found by.
+func FiledUnder(region, keyID, grantee, granteeID string, context map[string]string) string {
+	return filedUnder(region, keyID, grantee, granteeID, equalsPrefix+hashOfPairs(pairsOf(context)))
 }

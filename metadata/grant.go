@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -48,18 +47,6 @@ func (g *Grant) size() int {
 		}
 	}
 	return size
-}
-
-// Grants are the grants on a key to one grantee, by its ARN or service name, in no
-// order; none is an answer too. They are of the cache and shared: nobody writes to
-// them. A grant whose GranteeID is not the caller's is not the caller's.
-// ErrNotFound if there is no such key.
-func (v *View) Grants(ctx context.Context, region, keyID, grantee string) ([]*Grant, error) {
-	grants, err := v.read(ctx, grantsKey(region, keyID, grantee))
-	if err != nil {
-		return nil, wrap(err, "grants on key %s", keyID)
-	}
-	return grants.([]*Grant), nil
 }
 
 // grantRow is a grant as it is read; of a key without grants, its key alone.
@@ -107,32 +94,6 @@ SELECT k.account, k.region, k.id AS key_id, a.version AS account_version,
        g.issuing_account, g.operations, g.encryption_context_equals, g.encryption_context_subset, g.source_arn, g.created_at
 FROM keys k
 JOIN accounts a ON a.id = k.account`
-
-const selectGrants = grantColumns + `
-LEFT JOIN grants g ON g.account = k.account AND g.region = k.region AND g.key_id = k.id AND g.grantee = @grantee
-WHERE k.region = @region AND k.id = @keyID`
-
-func loadGrants(ctx context.Context, s *Store, key cacheKey) (loaded, error) {
-	keyID, grantee, _ := strings.Cut(key.id, " ")
-	rows, err := list(ctx, s, "select", selectGrants,
-		pgx.StrictNamedArgs{"region": key.region, "keyID": keyID, "grantee": grantee}, pgx.RowToStructByName[grantRow])
-	if err != nil {
-		return loaded{}, err
-	}
-	if len(rows) == 0 {
-		return loaded{}, ErrNotFound
-	}
-	l := loaded{account: rows[0].Account, version: rows[0].AccountVersion, size: 256 + len(key.id)}
-	var grants []*Grant
-	if rows[0].ID != nil {
-		grants = grantsOf(rows)
-	}
-	for _, g := range grants {
-		l.size += g.size()
-	}
-	l.value = grants
-	return l, nil
-}
 
 func grantsOf(rows []grantRow) []*Grant {
 	grants := make([]*Grant, 0, len(rows))
@@ -208,9 +169,11 @@ func (s *Store) listGrants(ctx context.Context, sql string, args pgx.StrictNamed
 
 const insertGrant = `
 INSERT INTO grants (account, region, key_id, id, name, grantee, grantee_id, grantee_is_service, retiring, retiring_id, retiring_is_service,
-                    issuing_account, operations, encryption_context_equals, encryption_context_subset, source_arn, properties, created_at)
+                    issuing_account, operations, encryption_context_equals, encryption_context_subset, source_arn,
+                    pairs, filed, effect, properties, created_at)
 VALUES (@account, @region, @keyID, @id, @name, @grantee, @granteeID, @granteeIsService, @retiring, @retiringID, @retiringIsService,
-        @issuingAccount, @operations, @equals, @subset, @sourceARN, @properties, @createdAt)`
+        @issuingAccount, @operations, @equals, @subset, @sourceARN,
+        @pairs, @filed, @effect, @properties, @createdAt)`
 
 const selectNamedGrant = `
 SELECT id
@@ -270,7 +233,10 @@ func grantArgs(g Grant, properties [32]byte) (pgx.StrictNamedArgs, error) {
 	if err != nil {
 		return nil, err
 	}
+	constraint, pairs := constrainedBy(g.Constraints)
+	effect := effectOf(&g, constraint)
 	return pgx.StrictNamedArgs{
+		"pairs": pairs, "filed": filedUnder(g.Region, g.KeyID, g.Grantee, g.GranteeID, constraint), "effect": effect[:],
 		"account": g.Account, "region": g.Region, "keyID": g.KeyID, "id": g.ID, "name": g.Name,
 		"grantee": g.Grantee, "granteeID": g.GranteeID, "granteeIsService": g.GranteeIsService,
 		"retiring": g.Retiring, "retiringID": g.RetiringID, "retiringIsService": g.RetiringIsService,

@@ -74,18 +74,27 @@ func (v *View) read(ctx context.Context, key cacheKey) (any, error) {
 }
 
 func (v *View) fill(ctx context.Context, key cacheKey) (any, error) {
-	var l loaded
-	for range fillAttempts {
-		f, asked := v.store.cache.begin(), v.store.clock()
-		var err error
-		l, err = loaders[key.kind](ctx, v.store, key)
+	keep := func(f fill, l loaded) (accountVersion, bool) { return v.store.cache.put(f, key, l) }
+	return v.load(keep, func(f fill) (loaded, error) {
+		asked := v.store.clock()
+		l, err := loaders[key.kind](ctx, v.store, key)
 		if errors.Is(err, ErrNotFound) && key.kind == kindAccessKey {
 			v.store.cache.putAbsent(f, key.id, asked)
 		}
-		if err != nil {
+		return l, err
+	})
+}
+
+// load reads until keep says that what was read held all the time.
+func (v *View) load(keep func(fill, loaded) (accountVersion, bool), read func(fill) (loaded, error)) (any, error) {
+	var l loaded
+	for range fillAttempts {
+		f := v.store.cache.begin()
+		var err error
+		if l, err = read(f); err != nil {
 			return nil, err
 		}
-		if saw, ok := v.store.cache.put(f, key, l); ok {
+		if saw, ok := keep(f, l); ok {
 			v.saw(saw)
 			return l.value, nil
 		}

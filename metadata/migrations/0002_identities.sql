@@ -130,12 +130,16 @@ CREATE TABLE grants (
     encryption_context_equals json,                          -- not jsonb, which has no U+0000
     encryption_context_subset json,
     source_arn                text NOT NULL DEFAULT '',
+    pairs                     text[] NOT NULL,               -- hashes of the pairs of the constraint on the encryption context
+    filed                     text COLLATE "C" NOT NULL,     -- hash of key, grantee and that constraint
+    effect                    sha256 NOT NULL,               -- hash of what it allows its grantee
     properties                sha256 NOT NULL,               -- hash of all that CreateGrant was given, for its idempotency by name
     created_at                timestamptz NOT NULL,
     FOREIGN KEY (account, region, key_id) REFERENCES keys (account, region, id)
 );
 CREATE INDEX grants_by_key ON grants (account, region, key_id, id);
-CREATE INDEX grants_by_grantee ON grants (account, region, key_id, grantee, id);
+CREATE INDEX grants_by_grantee ON grants (account, region, key_id, grantee, effect, id);
+CREATE INDEX grants_filed ON grants (filed);
 CREATE INDEX grants_by_retiring ON grants (region, retiring, retiring_id, id) WHERE retiring <> '';
 CREATE UNIQUE INDEX grants_by_name ON grants (account, region, key_id, name, properties) WHERE name <> '';
 
