@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -312,4 +313,55 @@ func TestPolicyEntities(t *testing.T) {
 			t.Errorf("%+v after %q: %q, %v, want %q", c.filter, c.after, got, err, c.want)
 		}
 	}
+}
+
+// A policy that becomes a boundary while it is deleted is one or the other.
+func TestBoundaryAndDeletionExclude(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.insertPrincipals(t, newUser(account, "u"))
+	for i := range 20 {
+		name := fmt.Sprintf("p%d", i)
+		f.insertManagedPolicies(t, newManagedPolicy(account, name))
+		var set, removed error
+		var both sync.WaitGroup
+		both.Go(func() {
+			set = f.try(t.Context(), func(tx *metadata.Tx) error {
+				return tx.SetBoundary(t.Context(), account, metadata.User, "u", policyARN(account, name))
+			})
+		})
+		both.Go(func() {
+			removed = f.try(t.Context(), func(tx *metadata.Tx) error { return tx.DeleteManagedPolicy(t.Context(), account, name) })
+		})
+		both.Wait()
+		switch {
+		case set == nil && errors.Is(removed, metadata.ErrInUse), errors.Is(set, metadata.ErrNotFound) && removed == nil:
+		default:
+			t.Fatalf("SetBoundary = %v, DeleteManagedPolicy = %v, want one of them to hold", set, removed)
+		}
+		if got := principal(t, f.Store, metadata.User, "u"); (got.Boundary == policyARN(account, name)) != (set == nil) {
+			t.Fatalf("boundary %q after SetBoundary = %v", got.Boundary, set)
+		}
+	}
+}
+
+func TestAttachmentReachesTheOtherStore(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	other := f.database.Open(t, nil)
+	f.insertPrincipals(t, newUser(account, "u"), newGroup(account, "g"))
+	f.insertManagedPolicies(t, newManagedPolicy(account, "p"))
+	f.change(t, func(tx *metadata.Tx) error { return tx.InsertMember(t.Context(), account, "g", "u") })
+	has := func(n int) func() bool {
+		return func() bool { return len(principal(t, other, metadata.User, "u").Policies) == n }
+	}
+	eventually(t, "a user without policies", has(0))
+	if err := f.attach(t, metadata.Group, "g", "p"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the policy of the group", has(1))
+	f.change(t, func(tx *metadata.Tx) error {
+		return tx.DetachPolicy(t.Context(), account, metadata.Group, "g", policyARN(account, "p"))
+	})
+	eventually(t, "none any more", has(0))
 }

@@ -15,11 +15,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-const (
-	maxKeySetBytes   = 64 << 10
-	maxUploadedKeys  = 100
-	leastUploadedRSA = 2048 // bits
-)
+const maxKeySetBytes = 64 << 10
 
 // KeySet is a checked JWK set (RFC 7517) with which tokens of an OIDC provider are
 // verified instead of asking its issuer.
@@ -50,8 +46,8 @@ func ParseKeySet(text []byte) (KeySet, error) {
 	if json.Unmarshal(text, &raw) != nil {
 		return KeySet{}, errors.New(`not a JWK set: it must be a JSON object with a list named "keys"`)
 	}
-	if len(raw.Keys) == 0 || len(raw.Keys) > maxUploadedKeys {
-		return KeySet{}, fmt.Errorf("%d keys: there must be between 1 and %d", len(raw.Keys), maxUploadedKeys)
+	if len(raw.Keys) == 0 || len(raw.Keys) > maxIssuerKeys {
+		return KeySet{}, fmt.Errorf("%d keys: there must be between 1 and %d", len(raw.Keys), maxIssuerKeys)
 	}
 	set := KeySet{}
 	var keys jose.JSONWebKeySet
@@ -108,8 +104,8 @@ func parseUploaded(raw []byte) (jose.JSONWebKey, error) {
 func algorithmsOf(key any) ([]string, error) {
 	switch k := key.(type) {
 	case *rsa.PublicKey:
-		if k.N.BitLen() < leastUploadedRSA {
-			return nil, fmt.Errorf("an RSA key of %d bits: it must have %d at least", k.N.BitLen(), leastUploadedRSA)
+		if k.N.BitLen() < leastRSABits {
+			return nil, fmt.Errorf("an RSA key of %d bits: it must have %d at least", k.N.BitLen(), leastRSABits)
 		}
 		return []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}, nil
 	case *ecdsa.PublicKey:
