@@ -139,6 +139,17 @@ var readmeSteps = []step{
 			t.Errorf("audit tail printed %v, want %v:\n%s", names, want, output)
 		}
 	}},
+	{"aws iam create-user", func(t testing.TB, output string) {
+		if want := "arn:aws:iam::" + own + ":user/alice\nrefused\n"; output != want {
+			t.Errorf("create-user and encrypt printed %q, want %q", output, want)
+		}
+	}},
+	{"REQUEST=$(", func(t testing.TB, output string) {
+		wantWords(t, output, " was refused.", "user arn:aws:iam::"+own+":user/alice", "kms:Encrypt, by Encrypt", "What would allow it:")
+	}},
+	{"aws iam put-user-policy", func(t testing.TB, output string) {
+		wantWords(t, output, "SYMMETRIC_DEFAULT\n", "user arn:aws:iam::"+own+":user/alice\n  always: Encrypt\n", "of the policy encrypts of")
+	}},
 	{"rm plain.txt", wantNothing},
 }
 
@@ -146,6 +157,15 @@ func wantNothing(t testing.TB, output string) {
 	t.Helper()
 	if output != "" {
 		t.Errorf("it printed %q, want nothing", output)
+	}
+}
+
+func wantWords(t testing.TB, output string, words ...string) {
+	t.Helper()
+	for _, w := range words {
+		if !strings.Contains(output, w) {
+			t.Errorf("%q is not in what it printed:\n%s", w, output)
+		}
 	}
 }
 
