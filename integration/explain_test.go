@@ -247,3 +247,36 @@ func TestExplainByTheAdminListener(t *testing.T) {
 		}
 	}
 }
+
+// TestRefusalsOfIAMAndSTSAreExplained has a user refused by IAM, and by the trust
+// policy of a role.
+func TestRefusalsOfIAMAndSTSAreExplained(t *testing.T) {
+	t.Parallel()
+	g := gateway(t)
+	who, alice := g.newUser(t, own, "explained-elsewhere")
+	role := createRole(t, g.roleClient(own), "explained-role")
+	g.form(t, g.root(own), "iam", "UpdateAssumeRolePolicy", m{"RoleName": "explained-role", "PolicyDocument": trusting(`{"AWS":"` + rootOf(other) + `"}`)})
+	for _, tc := range []struct {
+		service, operation string
+		in                 m
+		action, resource   string
+		document           string // that has the statement which did not apply; empty for none
+	}{
+		{"iam", "CreateUser", m{"UserName": "explained-more"}, "iam:CreateUser", "arn:aws:iam::" + own + ":user/explained-more", ""},
+		{"iam", "ListRoles", m{}, "iam:ListRoles", "*", ""},
+		{"sts", "AssumeRole", m{"RoleArn": *role.Arn, "RoleSessionName": "session"}, "sts:AssumeRole", *role.Arn, "trust policy of " + *role.Arn},
+	} {
+		a := g.do(t, who, true, tc.service, tc.operation, tc.in)
+		if a.status != http.StatusForbidden {
+			t.Fatalf("%s: %d %s, want a refusal", tc.operation, a.status, a.body)
+		}
+		var refused kmsgateway.Refused
+		g.admin200(t, "/explain/"+a.requestID(), &refused)
+		if refused.Action != tc.action || refused.Resource != tc.resource || refused.Principal.ARN != alice || len(refused.Alternatives) == 0 {
+			t.Errorf("refusal %+v, want that of %s to %s on %s, with ways to allow it", refused, alice, tc.action, tc.resource)
+		}
+		if tc.document != "" && (len(refused.Statements) != 1 || refused.Statements[0].Document != tc.document) {
+			t.Errorf("statements %+v, want one of the %s", refused.Statements, tc.document)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package integration_test
 
 import (
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -21,7 +22,7 @@ func TestServiceKey(t *testing.T) {
 	s.plain(t)
 	storage := "arn:aws:iam::" + own + ":user/storage"
 	s.set(t, "#services:\n#  - name: storage\n#    callers: [\"arn:aws:iam::111122223333:role/storage\"]\n",
-		"services:\n  - name: storage\n    callers: [\""+storage+"\"]\n")
+		"services:\n  - name: storage\n    callers: [\""+storage+"\", \"arn:aws:iam::"+own+":role/storage\"]\n")
 	keys := map[string]credentials{own: s.prepare(t)}
 	first, second := s.serve(t, keys), s.serve(t, keys)
 	made, _ := first.newUser(t, own, "storage")
@@ -37,6 +38,7 @@ func TestServiceKey(t *testing.T) {
 		t.Errorf("DescribeKey says %s, managed by %s, %s; want %s, AWS, Enabled", *m.Arn, m.KeyManager, m.KeyState, key)
 	}
 	wantForTheServiceAlone(t, first, first.clientWith(user), key)
+	wantForItsRole(t, first, made, key)
 	wantUnmanageable(t, first, key)
 
 	creations := 0
@@ -54,7 +56,7 @@ func TestServiceKey(t *testing.T) {
 	}
 	r := s.kmsgate(t, "access", storageAlias, "-account", own)
 	r.wantSuccess(t, "access")
-	for _, want := range []string{"the key of the service storage, which calls as " + storage, "if StringEquals kms:ViaService: storage.us-east-1.amazonaws.com"} {
+	for _, want := range []string{"the key of the service storage, which calls as " + storage + ", arn:aws:iam::" + own + ":role/storage.", "if StringEquals kms:ViaService: storage.us-east-1.amazonaws.com"} {
 		if !strings.Contains(r.stdout, want) {
 			t.Errorf("%q is not in what access prints:\n%s", want, r.stdout)
 		}
@@ -108,6 +110,19 @@ func wantForTheServiceAlone(t *testing.T, i *instance, service *client, key stri
 	}
 	_, err = admin.Encrypt(t.Context(), &kms.EncryptInput{KeyId: aws.String("alias/aws/other"), Plaintext: []byte("p")})
 	wantError(t, err, "NotFoundException", "Alias "+aliasARN(own, "alias/aws/other")+" is not found.")
+}
+
+// wantForItsRole has the service use the key by a session of a role.
+func wantForItsRole(t *testing.T, i *instance, user aws.Credentials, key string) {
+	t.Helper()
+	for role, status := range map[string]int{"storage": http.StatusOK, "another": http.StatusBadRequest} {
+		made := createRole(t, i.roleClient(own), role)
+		i.form(t, i.root(own), "iam", "UpdateAssumeRolePolicy", m{"RoleName": role, "PolicyDocument": trusting(`{"AWS":"arn:aws:iam::` + own + `:user/storage"}`)})
+		session := i.assume(t, user, *made.Arn, m{"RoleSessionName": "node-1"})
+		if a := i.do(t, session, true, "kms", "Encrypt", m{"KeyId": key, "Plaintext": "aGVsbG8="}); a.status != status {
+			t.Errorf("Encrypt by a session of the role %s: %d %s, want %d", role, a.status, a.body, status)
+		}
+	}
 }
 
 // wantUnmanageable tries to change the key as the account's root.

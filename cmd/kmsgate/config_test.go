@@ -176,3 +176,25 @@ func keysOf(part reflect.Type, path string) []string {
 	}
 	return keys
 }
+
+// TestServicesOfTheConfiguration declares services that cannot be.
+func TestServicesOfTheConfiguration(t *testing.T) {
+	t.Parallel()
+	declared := "#services:\n#  - name: storage\n#    callers: [\"arn:aws:iam::111122223333:role/storage\"]\n"
+	for services, want := range map[string]string{
+		"services:\n  - name: storage\n    callers: [\"arn:aws:iam::111122223333:role/storage\", \"arn:aws:iam::111122223333:user/a/b\", \"arn:aws:iam::111122223333:root\"]\n": "",
+		"services:\n  - name: Storage\n    callers: [\"arn:aws:iam::111122223333:root\"]\n":                                                                                     "services[0].name: must be",
+		"services:\n  - name: storage\n": "services[0].callers: is missing",
+		"services:\n  - name: storage\n    callers: [\"arn:aws:sts::111122223333:assumed-role/a/b\"]\n":     "services[0].callers[0]: ",
+		"services:\n  - name: storage\n    callers: [\"*\"]\n":                                              "services[0].callers[0]: ",
+		"services:\n  - &s\n    name: storage\n    callers: [\"arn:aws:iam::111122223333:root\"]\n  - *s\n": `services[1].name: "storage" is listed already`,
+	} {
+		_, err := parseConfig([]byte(replaced(t, sampleText(t), declared, services)))
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v, want %q", services, err, want)
+		}
+	}
+	if _, err := parseConfig([]byte(replaced(t, sampleText(t), "keep_refusals: 720h", "keep_refusals: 1m"))); err == nil || !strings.Contains(err.Error(), "keep_refusals: must be") {
+		t.Errorf("keep_refusals of a minute: %v, want a refusal", err)
+	}
+}
