@@ -11,10 +11,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
-	"github.com/google/uuid"
-
 	kmsgateway "kmsgate/gateway"
 )
+
+// noRequest is an id that no request has had, nor any key.
+const noRequest = "1234abcd-12ab-34cd-56ef-1234567890ab"
 
 // userClient makes a user with policies of one statement each, and returns its ARN
 // and a client in its hands.
@@ -137,14 +138,14 @@ func TestExplainOfWhatWasNotRefused(t *testing.T) {
 	if _, err := c.ListKeys(t.Context(), &kms.ListKeysInput{}); err != nil {
 		t.Fatal(err)
 	}
-	for _, request := range []string{c.last.requestID(), uuid.NewString()} {
+	for _, request := range []string{c.last.requestID(), noRequest} {
 		run(t, g.binary, "explain", request, "-config", g.config()).wantFailure(t, "explain", 1, "nothing is known of request "+request, "refused", "30 days")
 	}
 	for what, arguments := range map[string][]string{
 		"explain without a request": {"explain", "-config", g.config()},
 		"explain of no request id":  {"explain", "AKIA", "-config", g.config()},
-		"explain of two requests":   {"explain", uuid.NewString(), uuid.NewString(), "-config", g.config()},
-		"explain of what":           {"explain", uuid.NewString(), "-why"},
+		"explain of two requests":   {"explain", noRequest, noRequest, "-config", g.config()},
+		"explain of what":           {"explain", noRequest, "-why"},
 		"access without a key":      {"access", "-config", g.config()},
 		"access of no account":      {"access", "alias/a", "-account", "1", "-config", g.config()},
 	} {
@@ -239,8 +240,8 @@ func TestExplainByTheAdminListener(t *testing.T) {
 		t.Errorf("refusal %+v, want that of %s on %s", refused, rootOf(other), key)
 	}
 	for path, want := range map[string]int{
-		"/explain/" + uuid.NewString(): http.StatusNotFound, "/explain/x": http.StatusBadRequest,
-		"/access/" + uuid.NewString(): http.StatusNotFound, "/access/x": http.StatusBadRequest,
+		"/explain/" + noRequest: http.StatusNotFound, "/explain/x": http.StatusBadRequest,
+		"/access/" + noRequest: http.StatusNotFound, "/access/x": http.StatusBadRequest,
 	} {
 		if status, body := g.adminGet(t, path); status != want || !strings.Contains(string(body), `"error"`) {
 			t.Errorf("GET %s: %d %s, want %d and what is wrong", path, status, body, want)
