@@ -3,6 +3,7 @@ package integration_test
 import (
 	"bytes"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -113,23 +114,48 @@ func TestAccessKeyLife(t *testing.T) {
 	must(t, "DeleteUser", deleteUser())
 }
 
+// TestAccessKeysOfTheRoot replaces the key that kmsgate dev has made, and then deletes
+// all there are: dev makes another when it comes back.
 func TestAccessKeysOfTheRoot(t *testing.T) {
 	t.Parallel()
-	g := newGateway(t)
-	for account, key := range g.keys {
-		root := g.clients(key)
-		second := root.createAccessKey(t, "")
-		g.clients(second).wantCaller(t, rootOf(account))
-		_, err := root.iam.CreateAccessKey(t.Context(), &iam.CreateAccessKeyInput{})
-		wantIAMRefusal(t, "a third key", err, 409, "LimitExceeded", "Cannot exceed quota for AccessKeysPerUser: 2")
-		list, err := root.iam.ListAccessKeys(t.Context(), &iam.ListAccessKeysInput{MaxItems: aws.Int32(1)})
-		if err != nil || len(list.AccessKeyMetadata) != 1 || !list.IsTruncated || list.AccessKeyMetadata[0].UserName != nil {
-			t.Errorf("ListAccessKeys = %+v, %v", list, err)
-		}
-		_, err = g.clients(second).iam.DeleteAccessKey(t.Context(), &iam.DeleteAccessKeyInput{AccessKeyId: &key.accessKey})
-		must(t, "DeleteAccessKey", err)
-		root.wantStranger(t)
+	dir, err := newDirectory()
+	must(t, "make a directory", err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	start := func() (g *instance, root *clients, key credentials) {
+		g, err := startDev(t.Context(), binary(t), dir)
+		must(t, "start", err)
+		t.Cleanup(func() { g.stop() })
+		return g, g.clients(g.keys[own]), g.keys[own]
 	}
+	g, root, key := start()
+	second := root.createAccessKey(t, "")
+	g.clients(second).wantCaller(t, rootOf(own))
+	_, err = root.iam.CreateAccessKey(t.Context(), &iam.CreateAccessKeyInput{})
+	wantIAMRefusal(t, "a third key", err, 409, "LimitExceeded", "Cannot exceed quota for AccessKeysPerUser: 2")
+	list, err := root.iam.ListAccessKeys(t.Context(), &iam.ListAccessKeysInput{MaxItems: aws.Int32(1)})
+	if err != nil || len(list.AccessKeyMetadata) != 1 || !list.IsTruncated || list.AccessKeyMetadata[0].UserName != nil {
+		t.Errorf("ListAccessKeys = %+v, %v", list, err)
+	}
+	remove := func(by credentials, id string) {
+		t.Helper()
+		_, err := g.clients(by).iam.DeleteAccessKey(t.Context(), &iam.DeleteAccessKeyInput{AccessKeyId: &id})
+		must(t, "DeleteAccessKey", err)
+	}
+	remove(second, key.accessKey)
+	root.wantStranger(t)
+	g.stop()
+
+	g, root, key = start()
+	if key != second {
+		t.Errorf("dev wrote the credentials of %s, want those of %s, the only key", key.accessKey, second.accessKey)
+	}
+	remove(second, second.accessKey) // nobody can sign any more
+	root.wantStranger(t)
+	g.stop()
+
+	g, root, _ = start()
+	root.wantCaller(t, rootOf(own))
+	g.stop()
 }
 
 func TestLastUseOfAnAccessKey(t *testing.T) {

@@ -253,21 +253,33 @@ func (p *program) devServe(ctx context.Context, o devOptions, i *installation, r
 	})
 }
 
-// devAccount makes sure that an account exists and returns the shell exports
-// of its root's access key: the same as ever for one that exists.
+// devAccount makes sure that an account exists and returns the shell exports of an
+// access key of its root: the oldest that is active, hence the same as ever; another
+// one if there is none any more.
 func (i *installation) devAccount(ctx context.Context, account string) (string, error) {
-	keys, err := i.store.AccessKeysOf(ctx, account, "", "", 1)
+	known, err := i.store.AccountsExist(ctx, []string{account})
 	if err != nil {
 		return "", err
 	}
-	if len(keys) > 0 {
-		secret, err := identity.OpenSecret(ctx, i.byStore[i.config.Regions[0].Store], &keys[0])
+	if !known {
+		key, secret, err := i.createAccount(ctx, "dev", account)
 		defer clear(secret)
-		return exports(keys[0].ID, secret), err
+		return exports(key.ID, secret), err
 	}
-	key, secret, err := i.createAccount(ctx, "dev", account)
+	keys, err := i.store.AccessKeysOf(ctx, account, "", "", 1000)
+	if err != nil {
+		return "", err
+	}
+	keys = slices.DeleteFunc(keys, func(k metadata.AccessKey) bool { return k.Status != metadata.AccessKeyActive })
+	if len(keys) == 0 {
+		key, secret, err := i.createRootKey(ctx, "dev", account)
+		defer clear(secret)
+		return exports(key.ID, secret), err
+	}
+	oldest := slices.MinFunc(keys, func(a, b metadata.AccessKey) int { return a.CreatedAt.Compare(b.CreatedAt) })
+	secret, err := identity.OpenSecret(ctx, i.byStore[i.config.Regions[0].Store], &oldest)
 	defer clear(secret)
-	return exports(key.ID, secret), err
+	return exports(oldest.ID, secret), err
 }
 
 func exports(id string, secret []byte) string {
