@@ -41,6 +41,10 @@ type config struct {
 	KeepRefusals time.Duration `yaml:"keep_refusals,omitempty"`
 	// Services have keys of their own, as AWS's services have. Optional.
 	Services []serviceConfig `yaml:"services,omitempty"`
+	OIDC     oidcConfig      `yaml:"oidc,omitempty"`
+	// Credentials are the roles of containers that ask for credentials without naming
+	// one. Optional.
+	Credentials []credentialConfig `yaml:"credentials,omitempty"`
 	// Log is the lowest level logged: debug, info, warn, error. Optional: info.
 	Log string `yaml:"log,omitempty"`
 }

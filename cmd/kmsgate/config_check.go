@@ -76,7 +76,10 @@ func (c *config) check() error {
 	if err := c.checkRegions(); err != nil {
 		return err
 	}
-	return c.checkServices()
+	if err := c.checkServices(); err != nil {
+		return err
+	}
+	return c.checkCredentials()
 }
 
 // checkListening refuses to serve without TLS where others could listen. The

@@ -110,6 +110,11 @@ func TestSettingsThatCannotWork(t *testing.T) {
 		{"wrap mechanism alone", "#wrap_mechanisms: [0x210B, 0x2109]", "wrap_mechanisms: KWP", `"KWP" is not a list of numbers`},
 		{"external residency", "residency: wrapped", "residency: external", "regions[0].residency: must be wrapped or resident"},
 		{"no time for a pair", "generation_timeout: 60s", "generation_timeout: 1ms", "generation_timeout: must be 1s to 10m0s"},
+		{"no issuer", "#credentials:\n", badCredential("issuer: oidc.example.com"), `credentials[0].issuer: "oidc.example.com" is not the URL`},
+		{"no role", "#credentials:\n", badCredential("role: arn:aws:iam::111122223333:user/shop"), "credentials[0].role: "},
+		{"no web identity", "#credentials:\n", badCredential("namespace: \"\""), "credentials[0]: needs either namespace and service_account, or subject"},
+		{"two web identities", "#credentials:\n", badCredential("subject: web"), "credentials[0]: needs either"},
+		{"half a service account", "#credentials:\n", badCredential("namespace: \"\", subject: web"), "credentials[0]: has a subject and a service account"},
 		{"too long for a pair", "generation_timeout: 60s", "generation_timeout: 1h", "generation_timeout: must be 1s to 10m0s"},
 	} {
 		_, err := parseConfig([]byte(replaced(t, sampleText(t), tc.was, tc.is)), (*config).checkListening)
@@ -196,5 +201,34 @@ func TestServicesOfTheConfiguration(t *testing.T) {
 	}
 	if _, err := parseConfig([]byte(replaced(t, sampleText(t), "keep_refusals: 720h", "keep_refusals: 1m"))); err == nil || !strings.Contains(err.Error(), "keep_refusals: must be") {
 		t.Errorf("keep_refusals of a minute: %v, want a refusal", err)
+	}
+}
+
+// badCredential are credentials of a configuration with a change.
+func badCredential(change string) string {
+	members := map[string]string{
+		"issuer": "https://oidc.example.com", "namespace": "shop", "service_account": "web", "role": "arn:aws:iam::111122223333:role/shop",
+	}
+	for part := range strings.SplitSeq(change, ", ") {
+		name, value, _ := strings.Cut(part, ": ")
+		members[name] = value
+	}
+	text := "credentials:\n  - {"
+	for name, value := range members {
+		text += name + ": " + value + ", "
+	}
+	return text + "}\n"
+}
+
+// TestCredentialsOnce wants a web identity to have one role.
+func TestCredentialsOnce(t *testing.T) {
+	t.Parallel()
+	const twice = `credentials:
+  - {issuer: "https://a.example", namespace: shop, service_account: web, role: "arn:aws:iam::111122223333:role/a"}
+  - {issuer: "https://a.example", subject: "system:serviceaccount:shop:web", role: "arn:aws:iam::111122223333:role/b"}
+`
+	_, err := parseConfig([]byte(replaced(t, sampleText(t), "#credentials:\n", twice)))
+	if err == nil || !strings.Contains(err.Error(), "credentials[1]: is of a web identity that is listed already") {
+		t.Errorf("one web identity twice: %v", err)
 	}
 }

@@ -149,7 +149,7 @@ func (o *devOptions) config(databaseURL string) (*config, error) {
 	off := false
 	return &config{
 		Listen: o.listen, AdminListen: "127.0.0.1:0", Instance: "dev", Throttling: &off,
-		Database: databaseConfig{URL: databaseURL}, Regions: regions,
+		Database: databaseConfig{URL: databaseURL}, Regions: regions, OIDC: oidcConfig{Loopback: true},
 	}, err
 }
 

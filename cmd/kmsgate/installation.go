@@ -166,10 +166,15 @@ func (i *installation) newGateway(metrics prometheus.Registerer) (*gateway.Gatew
 	for _, r := range i.config.Regions {
 		regions = append(regions, gateway.Region{Name: r.Name, Store: r.Store})
 	}
+	roots, err := i.issuerRoots()
+	if err != nil {
+		return nil, err
+	}
 	return gateway.New(gateway.Config{
 		Regions: regions, Tokens: tokens, Store: i.store, Logger: i.logger, Metrics: metrics,
 		Throttling: *i.config.Throttling, MaxInFlight: i.config.MaxInFlight, Timeout: i.config.RequestTimeout,
 		GenerationTimeout: i.config.generationTimeout(), KeepRefusals: i.config.keepRefusals(), Services: i.services(),
+		Associations: i.associations(), IssuerRoots: roots, LoopbackIssuers: i.config.OIDC.Loopback,
 	})
 }
 
