@@ -97,6 +97,7 @@ var testLibraries = map[string][]string{
 	"unsafe":                          anywhere,
 	"github.com/rogpeppe/go-internal": {"cmd/...", "integration"},
 	"github.com/aws":                  {"gateway/...", "cmd/...", "integration"},
+	"github.com/go-jose/go-jose/v4":   {"gateway/...", "integration"},
 	"github.com/testcontainers":       {"metadata/metadatatest", "integration"},
 	"github.com/jackc/pgx/v5":         {"metadata/...", "integration"},
 	"github.com/miekg/pkcs11":         {"hsm/...", "softhsm/...", "integration"},
