@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"maps"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -341,5 +342,52 @@ func TestChangesOfAnothersKeyAreRecordedForBoth(t *testing.T) {
 	}
 	if want := map[string]string{account1: "", account2: f.keys[account2].AccessKeyID}; !maps.Equal(keys, want) {
 		t.Errorf("recorded for accounts with access keys %v, want %v", keys, want)
+	}
+}
+
+// TestUserWhoIsDeletedMeanwhileIsRefused: what a call rests on is looked at again
+// before it is answered, if others have changed it.
+func TestUserWhoIsDeletedMeanwhileIsRefused(t *testing.T) {
+	f := newFixture(t, nil)
+	runs := 0
+	f.handle("Slow", func(c *call) (work[kmsapi.Empty], error) {
+		if runs++; runs == 1 {
+			f.deleteUser(t, account1, "user")
+			if err := f.move(c.ctx, account1); err != nil {
+				t.Error(err)
+			}
+		}
+		return nothing(c)
+	})
+	f.addUser(t, account1, "user", "")
+	a := f.want(t, "user", "Slow", http.StatusBadRequest, kmsapi.UnrecognizedClientException)
+	f.wantRecord(t, a, kmsapi.UnrecognizedClientException)
+	if runs != 1 {
+		t.Errorf("the handler ran %d times, want once: nobody calls any more", runs)
+	}
+}
+
+// TestRefusalsForLoadAreCountedForTheUser and not for the account's root.
+func TestRefusalsForLoadAreCountedForTheUser(t *testing.T) {
+	var f *fixture
+	f = newFixture(t, func(c *Config) {
+		c.Throttling, c.Clock = true, func() time.Time { return f.standstill() }
+	})
+	f.handle("Often", nothing)
+	user := f.addUser(t, account1, "user", "")
+	for range otherRate + 3 {
+		if _, err := f.call(t.Context(), "user", "Often", "{}"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.flushNoise(t.Context(), f.standstill().Add(time.Second))
+	counts := f.throttled(t)
+	if len(counts) != 1 {
+		t.Fatalf("%d records of refusals for load, want one", len(counts))
+	}
+	for _, e := range counts {
+		if e.AdditionalEventData.Count != 3 || e.UserIdentity.ARN != user || e.UserIdentity.Type != "IAMUser" {
+			t.Errorf("counted %+v, want 3 of %s", e, user)
+		}
 	}
 }

@@ -279,3 +279,34 @@ func TestIAMTargets(t *testing.T) {
 		}
 	}
 }
+
+// TestStrangersWithoutSignaturesAreNoise: beyond a rate they are counted.
+func TestStrangersWithoutSignaturesAreNoise(t *testing.T) {
+	var f *fixture
+	f = newFixture(t, func(c *Config) { c.Clock = func() time.Time { return f.standstill() } })
+	f.routes[route{serviceSTS, "Introduce"}] = &operation{
+		service: serviceSTS, name: "Introduce", bucket: "Introduce", anonymous: true,
+		identify: func(*call, any) error { return kmsapi.UnrecognizedClient() },
+		typed:    do(nil, func(*call, *introduction) (work[kmsapi.Empty], error) { return work[kmsapi.Empty]{}, nil }),
+	}
+	const sent = noiseRate + 30
+	for range sent {
+		if a := f.form(t, "", "", "", stsForm+"Introduce&Name=me"); !a.has(403, "<Code>InvalidClientTokenId") {
+			t.Fatalf("%d %s, want a refusal", a.status, a.body)
+		}
+	}
+	f.flushNoise(t.Context(), f.standstill().Add(time.Second))
+	recorded, counted := 0, int64(0)
+	for _, e := range f.events(t) {
+		switch {
+		case e.EventName != "Introduce":
+		case e.AdditionalEventData.Count > 0:
+			counted += e.AdditionalEventData.Count
+		default:
+			recorded++
+		}
+	}
+	if recorded != noiseRate || counted != sent-noiseRate {
+		t.Errorf("%d are recorded and %d counted, want %d and %d", recorded, counted, noiseRate, sent-noiseRate)
+	}
+}
