@@ -71,6 +71,7 @@ func TestRefusalIsExplained(t *testing.T) {
 			t.Errorf("%q is not in what explain prints:\n%s", want, text)
 		}
 	}
+	g.wantExplained(t, c.last.requestID(), 2)
 	kinds := map[string]bool{}
 	for _, way := range refused.Alternatives {
 		if len(way) != 1 {
@@ -102,6 +103,20 @@ func TestRefusalIsExplained(t *testing.T) {
 		if !kinds[want] {
 			t.Errorf("ways %v, want %s among them", kinds, want)
 		}
+	}
+}
+
+// wantExplained wants the audit log to have that somebody had a request explained.
+func (i *instance) wantExplained(t *testing.T, request string, times int) {
+	t.Helper()
+	got := 0
+	for _, e := range i.audit(t) {
+		if e.EventName == "ExplainRefusal" && e.RequestParameters["requestId"] == request && e.RecipientAccountID == own {
+			got++
+		}
+	}
+	if got != times {
+		t.Errorf("request %s was explained %d times by the audit log, want %d", request, got, times)
 	}
 }
 

@@ -199,7 +199,9 @@ func TestLostQuestionsAndAnswersAreSettled(t *testing.T) {
 			w := openWriter(t, db.URL, metadata.WriterOptions{Dial: faults.dial})
 			for i := range 5 {
 				faults.mode.Store(mode)
-				mustRecord(t, w, recordOf("Encrypt"), metadata.Saw(account, 1))
+				if err := w.Refuse(t.Context(), recordOf("Encrypt"), newRefusal(noon), metadata.Saw(account, 1)); err != nil {
+					t.Fatalf("Record: %v", err)
+				}
 				if got := faults.hits.Load(); got != int32(i+1) {
 					t.Fatalf("%d faults, want %d", got, i+1)
 				}
@@ -208,6 +210,9 @@ func TestLostQuestionsAndAnswersAreSettled(t *testing.T) {
 			times, streams := logged(t, db.URL)
 			if len(streams) != 1 || len(times) != 7 {
 				t.Errorf("%d streams, %d records, want 1 and 7", len(streams), len(times))
+			}
+			if kept := execSQL(t, db.URL, `DELETE FROM refusals`); kept != 5 {
+				t.Errorf("%d refusals are kept, want 5", kept)
 			}
 			for r, n := range times {
 				if n != 1 {
