@@ -29,25 +29,18 @@ func WhyRefused(ctx context.Context, store *metadata.Store, requestID uuid.UUID)
 	return refused, nil
 }
 
-// Refusals are deleted in batches, so many of them in one round: what is left
-// waits for the next one.
+// Refusals are deleted so many at once, and more often than any account's are made:
+// what is left waits for the next time.
 const (
-	forgetEvery   = time.Minute
-	forgetBatch   = 1000
-	forgetBatches = 20
+	forgetEvery = 5 * time.Second
+	forgetBatch = 5000
 )
 
-// forgetRefusals deletes the refusals that have been kept long enough.
+// forgetRefusals deletes refusals that have been kept long enough.
 func (g *Gateway) forgetRefusals(ctx context.Context, now time.Time) {
-	ctx, cancel := context.WithTimeout(ctx, forgetEvery/2)
+	ctx, cancel := context.WithTimeout(ctx, g.recordTimeout)
 	defer cancel()
-	for range forgetBatches {
-		n, err := g.store.DeleteRefusals(ctx, now.Add(-g.keepRefusals), forgetBatch)
-		if err != nil {
-			g.logger.Warn("old refusals not deleted yet", "error", err)
-		}
-		if err != nil || n < forgetBatch {
-			return
-		}
+	if _, err := g.store.DeleteRefusals(ctx, now.Add(-g.keepRefusals), forgetBatch); err != nil {
+		g.logger.Warn("old refusals not deleted yet", "error", err)
 	}
 }

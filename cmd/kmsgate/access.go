@@ -94,12 +94,12 @@ func printActions(w io.Writer, row gateway.ActionAccess) {
 	for _, action := range row.Actions {
 		names = append(names, strings.TrimPrefix(action, "kms:"))
 	}
-	fmt.Fprintf(w, "  %s: %s\n    through %s\n", word, strings.Join(names, " "), row.Through)
+	fmt.Fprintf(w, "  %s: %s\n    through %s\n", word, strings.Join(names, " "), plain(row.Through))
 	if row.And != "" {
-		fmt.Fprintf(w, "    and %s\n", row.And)
+		fmt.Fprintf(w, "    and %s\n", plain(row.And))
 	}
 	for _, condition := range row.Conditions {
-		fmt.Fprintf(w, "    if %s\n", condition)
+		fmt.Fprintf(w, "    if %s\n", plain(condition))
 	}
 	if row.Conditional && len(row.Conditions) == 0 {
 		fmt.Fprint(w, "    unless a Deny with conditions takes it away\n")

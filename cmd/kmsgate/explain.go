@@ -10,6 +10,7 @@ import (
 	"io"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/google/uuid"
 
@@ -122,7 +123,7 @@ func printRefused(w io.Writer, r *gateway.Refused) {
 		{"on", resource},
 		{"refused", r.Because},
 	} {
-		fmt.Fprintf(w, "  %-8s %s\n", line[0], line[1])
+		fmt.Fprintf(w, "  %-8s %s\n", line[0], plain(line[1]))
 	}
 	printStatements(w, r)
 	printGrants(w, r)
@@ -138,7 +139,7 @@ func printStatements(w io.Writer, r *gateway.Refused) {
 	for _, s := range r.Statements {
 		if s.Document != document {
 			document = s.Document
-			fmt.Fprintf(w, "\nIn the %s:\n", document)
+			fmt.Fprintf(w, "\nIn the %s:\n", plain(document))
 		}
 		name := fmt.Sprintf("statement %d", s.Statement+1)
 		if s.Sid != "" {
@@ -161,11 +162,22 @@ func outcome(s *gateway.RefusedStatement) string {
 		if len(s.Condition.Got) > 0 {
 			got = "the request has " + quoted(s.Condition.Got)
 		}
-		return fmt.Sprintf("does not apply, for its condition %s on %s wants %s and %s", s.Condition.Operator, s.Condition.Key, quoted(s.Condition.Wanted), got)
+		return fmt.Sprintf("does not apply, for its condition %s on %s wants %s and %s", s.Condition.Operator, plain(s.Condition.Key), quoted(s.Condition.Wanted), got)
 	case s.Failed == "InertStatement":
 		return "does not apply to anything: it has no action or no resource"
 	}
 	return fmt.Sprintf("does not apply, for its %s is another", s.Failed)
+}
+
+// plain is a text without what a terminal obeys: some of what is printed was chosen
+// by those who are refused.
+func plain(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, text)
 }
 
 func quoted(values []string) string {
@@ -228,12 +240,12 @@ func printAlternatives(w io.Writer, r *gateway.Refused) {
 			fmt.Fprint(w, "\nOr:\n")
 		}
 		for _, c := range changes {
-			fmt.Fprintf(w, "- %s\n", c.Text)
+			fmt.Fprintf(w, "- %s\n", plain(c.Text))
 			if c.Document != "" {
-				fmt.Fprintf(w, "  Where: the %s\n", strings.TrimPrefix(c.Document, "a "))
+				fmt.Fprintf(w, "  Where: the %s\n", plain(strings.TrimPrefix(c.Document, "a ")))
 			}
 			for _, condition := range c.Conditions {
-				fmt.Fprintf(w, "  %s %s wants %s and the request has %s\n", condition.Operator, condition.Key, quoted(condition.Wanted), quoted(condition.Got))
+				fmt.Fprintf(w, "  %s %s wants %s and the request has %s\n", condition.Operator, plain(condition.Key), quoted(condition.Wanted), quoted(condition.Got))
 			}
 			if len(c.Add) > 0 {
 				fmt.Fprintf(w, "%s\n", indented(c.Add))
