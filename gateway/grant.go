@@ -212,11 +212,11 @@ func (c *call) checkParent(child *metadata.Grant, in *kmsapi.CreateGrantRequest)
 	for _, parents := range []*[]*policy.Grant{&q.Grants, &q.RoleGrants, &q.AccountGrants} {
 		*parents = slices.DeleteFunc(*parents, func(parent *policy.Grant) bool { return !parent.Covers(child.Compiled) })
 	}
-	if policy.Authorize(q).Allowed {
+	if r.decision = policy.Authorize(q); r.decision.Allowed {
 		return nil
 	}
-	c.detail = "no grant to the caller covers what the new one gives"
-	r.authorised, r.decision = false, policy.Decision{Reason: policy.NoKeyPolicyAllows}
+	r.authorised = false
+	c.noteRefusal(r, q)
 	return c.denial(r)
 }
 
