@@ -104,7 +104,7 @@ var testLibraries = map[string][]string{
 	"filippo.io/mldsa":                {"hsm/...", "integration"},
 	"github.com/prometheus":           {"gateway/...", "cmd/...", "integration"},
 	"github.com/decred/dcrd":          {"integration"},
-	"github.com/google/uuid":         {"integration"},
+	"github.com/google/uuid":          {"integration"},
 }
 
 // listed is what `go list -json` says of a package.
