@@ -173,7 +173,7 @@ func (c *call) denial(r *resource) error {
 	case !told:
 		return kmsapi.DeniedBlindly(principal, action, kmsapi.HiddenTarget)
 	}
-	target := kmsapi.ResourceTarget(r.arn)
+	target := kmsapi.ResourceTarget(r.shown())
 	if r.byCiphertext {
 		target = kmsapi.CiphertextTarget
 	}

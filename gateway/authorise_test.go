@@ -148,6 +148,13 @@ func TestMissingKeysLookLikeForbiddenOnes(t *testing.T) {
 		}
 	}
 	f.ask(t, "everything", "DescribeKey", object{"KeyId": missing}, kmsapi.NotFoundException)
+
+	// Nor by a ciphertext that another key has made.
+	blob := f.ask(t, account1, "Encrypt", object{"KeyId": f.createKey(t, account1, "{}"), "Plaintext": "AA=="}, "")["CiphertextBlob"]
+	for _, id := range []string{key, missing} {
+		f.ask(t, "nobody", "Decrypt", object{"KeyId": id, "CiphertextBlob": blob}, denied)
+	}
+	f.ask(t, "everything", "Decrypt", object{"KeyId": key, "CiphertextBlob": blob}, kmsapi.IncorrectKeyException)
 }
 
 // TestUsersCannotComeBack: what names a user means that user, and not the next one of

@@ -243,11 +243,11 @@ func TestIAMTargets(t *testing.T) {
 		status       int
 		text         string
 	}{
-		{"nobody", "GetUser&UserName=admin", 403, denial("nobody", "GetUser", in+":user/admin")},
-		{"nobody", "GetUser&UserName=missing", 403, denial("nobody", "GetUser", in+":user/missing")},
-		{"nobody", "GetUser", 403, denial("nobody", "GetUser", in+":user/nobody")},
+		{"nobody", "GetUser&UserName=admin", 403, denial("nobody", "GetUser", "user admin")},
+		{"nobody", "GetUser&UserName=missing", 403, denial("nobody", "GetUser", "user missing")},
+		{"nobody", "GetUser", 403, denial("nobody", "GetUser", "user nobody")},
 		{"nobody", "ListUsers", 403, denial("nobody", "ListUsers", "*")},
-		{"nobody", "GetRole&RoleName=missing", 403, denial("nobody", "GetRole", in+":role/missing")},
+		{"nobody", "GetRole&RoleName=missing", 403, denial("nobody", "GetRole", "role missing")},
 		{"nobody", "GetPolicy" + policyARN + "missing", 403, denial("nobody", "GetPolicy", in+":policy/missing")},
 		{"admin", "GetUser&UserName=nobody", 200, "<Arn>" + in + ":user/nobody</Arn>"},
 		{"admin", "GetUser&UserName=missing", 404, "The user with name missing cannot be found."},

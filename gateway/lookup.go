@@ -178,10 +178,7 @@ func (c *call) findByCiphertext(t *target, in any, named string) (resource, erro
 	case r.key.ID == header.KeyID && !isPair(r.key.Spec):
 		return r, nil
 	}
-	if r.account == c.caller.Account {
-		return resource{}, wrong
-	}
-	r.missing = wrong // would tell a stranger that the key exists
+	r.missing = wrong // would tell others that the key exists
 	return r, nil
 }
 

@@ -12,6 +12,16 @@ import (
 	"kmsgate/policy"
 )
 
+// shown is a target as refusals name it: what exists in IAM as the request does, for
+// its ARN would tell that it exists and its path.
+func (r *resource) shown() string {
+	row, ok := principalTargets[r.target.kind]
+	if !ok || r.target.makes || r.name == "" {
+		return r.arn
+	}
+	return string(row.kind) + " " + r.name
+}
+
 // principalTargets are the targets that are users, groups and roles, by name.
 var principalTargets = map[targetKind]struct {
 	kind    metadata.PrincipalKind

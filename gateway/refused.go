@@ -141,7 +141,7 @@ func (c *call) noteRefusal(r *resource, q policy.Input) {
 	d, trace := policy.Explain(q)
 	refused := Refused{
 		RequestID: c.requestID, Time: c.now.UTC(), Region: c.region, SourceIP: c.event.SourceIP, Operation: c.event.Name,
-		Principal: c.refusedPrincipal(q.Caller), Action: q.Action, Resource: q.Resource, Exists: r.missing == nil && q.Resource != "",
+		Principal: c.refusedPrincipal(q.Caller), Action: q.Action, Resource: q.Resource, Exists: (r.missing == nil || r.key != nil) && q.Resource != "",
 		Reason: d.Reason.String(), Because: because[d.Reason],
 	}
 	for i := range trace.Statements {

@@ -61,7 +61,7 @@ func TestAccessKeyLife(t *testing.T) {
 	user.wantCaller(t, *made.Arn)
 	_, err = user.iam.CreateAccessKey(ctx, &iam.CreateAccessKeyInput{})
 	wantIAMRefusal(t, "CreateAccessKey without permission", err, 403, "AccessDenied",
-		"User: "+*made.Arn+" is not authorized to perform: iam:CreateAccessKey on resource: "+*made.Arn+" because no identity-based policy allows the iam:CreateAccessKey action")
+		"User: "+*made.Arn+" is not authorized to perform: iam:CreateAccessKey on resource: user "+*name+" because no identity-based policy allows the iam:CreateAccessKey action")
 	root.putUserPolicy(t, *name, "self", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iam:*","Resource":"arn:aws:iam::*:user/${aws:username}"}]}`)
 	used, err := user.iam.GetAccessKeyLastUsed(ctx, &iam.GetAccessKeyLastUsedInput{AccessKeyId: k.AccessKeyId})
 	if err != nil || *used.UserName != *name {
@@ -83,7 +83,7 @@ func TestAccessKeyLife(t *testing.T) {
 	}
 	_, err = user.iam.GetUser(ctx, &iam.GetUserInput{UserName: aws.String("nobody-at-all")})
 	wantIAMRefusal(t, "GetUser of another", err, 403, "AccessDenied",
-		"User: "+*made.Arn+" is not authorized to perform: iam:GetUser on resource: arn:aws:iam::"+own+":user/nobody-at-all because no identity-based policy allows the iam:GetUser action")
+		"User: "+*made.Arn+" is not authorized to perform: iam:GetUser on resource: user nobody-at-all because no identity-based policy allows the iam:GetUser action")
 
 	update := func(id string, status types.StatusType) error {
 		_, err := second.iam.UpdateAccessKey(ctx, &iam.UpdateAccessKeyInput{AccessKeyId: &id, Status: status})
