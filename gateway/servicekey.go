@@ -66,12 +66,12 @@ func (c *call) viaService(r *resource) string {
 }
 
 // firstUse makes the key of a declared service if an alias of the caller's account
-// that is not there is its: unless its policy would not let the caller act on it.
-// When it has, or another call has meanwhile, the error is metadata.ErrStale: the
-// call has to be decided anew.
+// that is not there is its: unless its policy would not let the caller act on it, or
+// the call is a dry run. When it has, or another call has meanwhile, the error is
+// metadata.ErrStale: the call has to be decided anew.
 func (c *call) firstUse(t *target, account, alias string) error {
 	service, declared := c.gateway.services.ofAlias(alias)
-	if !declared || account != c.caller.Account {
+	if !declared || account != c.caller.Account || c.dryRun(c.in) {
 		return nil
 	}
 	entry, err := c.newServiceKey(service)

@@ -108,9 +108,10 @@ func TestServiceKeyIsForItsServiceAlone(t *testing.T) {
 		return a
 	}
 	encrypt := func(alias string) string { return `{"KeyId":"` + alias + `","Plaintext":"aGVsbG8="}` }
-	// Neither undeclared services nor those that may not use the key make one.
+	// Undeclared services, those that may not use the key, and trials make none.
 	ask(account1, "Encrypt", encrypt("alias/aws/other"), kmsapi.NotFoundException)
 	ask(account1, "Encrypt", encrypt("alias/aws/queue"), kmsapi.NotFoundException)
+	ask(account1, "Encrypt", `{"KeyId":"`+storageAlias+`","Plaintext":"aGVsbG8=","DryRun":true}`, kmsapi.NotFoundException)
 	ask(account2, "Encrypt", encrypt(storageAlias), kmsapi.NotFoundException)
 	if made := f.creations(t); len(made) != 0 {
 		t.Errorf("%d keys were made, want none", len(made))

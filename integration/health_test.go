@@ -34,7 +34,7 @@ var numbers = []string{
 	`kmsgate_requests_total{code="InvalidCiphertextException",operation="Decrypt"}`,
 	`kmsgate_requests_total{code="UnknownOperationException",operation="Unknown"}`,
 	`kmsgate_request_duration_seconds_bucket{operation="Encrypt",`,
-	"kmsgate_requests_in_flight ", "kmsgate_integrity_alarms_total 0",
+	"kmsgate_requests_in_flight ", "kmsgate_integrity_alarms_total 0", "kmsgate_refusals_unexplained_total ",
 	"go_goroutines ", "process_resident_memory_bytes ",
 }
 
