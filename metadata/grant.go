@@ -180,9 +180,11 @@ SELECT id
 FROM grants
 WHERE account = @account AND region = @region AND key_id = @keyID AND name = @name AND name <> '' AND properties = @properties`
 
-const countGrants = `
-SELECT count(*)
-FROM (SELECT FROM grants WHERE account = @account AND region = @region AND key_id = @keyID LIMIT @limit) AS g`
+// The count stands in the key's row: CreateGrant costs the same however many grants
+// the key has.
+const countGrant = `
+UPDATE keys SET grants = grants + 1
+WHERE account = @account AND region = @region AND id = @keyID AND grants < @limit`
 
 // InsertGrant adds a grant to a key in a [Grantable] state and returns the id of the
 // grant that there is: a named one that was made before with the same properties,
@@ -205,13 +207,13 @@ func (tx *Tx) InsertGrant(ctx context.Context, g Grant, properties [32]byte, lim
 	if len(made) > 0 {
 		return made[0], nil
 	}
-	var n int
 	on := pgx.StrictNamedArgs{"account": g.Account, "region": g.Region, "keyID": g.KeyID, "limit": limit}
-	if err := tx.tx.QueryRow(ctx, countGrants, on).Scan(&n); err != nil {
+	counted, err := tx.tx.Exec(ctx, countGrant, on)
+	if err != nil {
 		return "", wrap(err, "count grants on key %s", g.KeyID)
 	}
-	if n >= limit {
-		return "", fmt.Errorf("grant on key %s: %d grants: %w", g.KeyID, n, ErrLimit)
+	if counted.RowsAffected() == 0 {
+		return "", fmt.Errorf("grant on key %s: %d grants: %w", g.KeyID, limit, ErrLimit)
 	}
 	args, err := grantArgs(g, properties)
 	if err != nil {
@@ -276,9 +278,15 @@ func (tx *Tx) holdKey(ctx context.Context, region, account, id string, allowed S
 }
 
 const deleteGrant = `
-DELETE FROM grants
-WHERE account = @account AND region = @region AND key_id = @keyID AND id = @id
-RETURNING grantee`
+WITH ended AS (
+	DELETE FROM grants
+	WHERE account = @account AND region = @region AND key_id = @keyID AND id = @id
+	RETURNING grantee
+), counted AS (
+	UPDATE keys SET grants = grants - 1
+	WHERE account = @account AND region = @region AND id = @keyID AND EXISTS (SELECT FROM ended)
+)
+SELECT grantee FROM ended`
 
 // DeleteGrant ends a grant on a key of an account, in any state of the key.
 // ErrNotFound if the key does not have it.

@@ -112,6 +112,8 @@ ALTER TABLE policies ADD COLUMN bindings jsonb NOT NULL DEFAULT '{}';
 -- The service of the site whose key it is, made at first use and managed by nobody;
 -- '' for a customer's.
 ALTER TABLE keys ADD COLUMN service text COLLATE "C" NOT NULL DEFAULT '';
+-- How many grants it has.
+ALTER TABLE keys ADD COLUMN grants integer NOT NULL DEFAULT 0 CHECK (grants >= 0);
 
 CREATE TABLE grants (
     account                   account_id NOT NULL,           -- of the key
