@@ -235,6 +235,18 @@ func TestVerifyRefusesSignatures(t *testing.T) {
 	}
 }
 
+// TestKeysForOtherAlgorithms: a key that says what it is for is for nothing else.
+func TestKeysForOtherAlgorithms(t *testing.T) {
+	t.Parallel()
+	i, p := NewIssuers(nil, false), uploaded(t)
+	p.JWKS = strings.Replace(setOf(t, "rsa"), `"use":"sig"`, `"use":"sig","alg":"PS256"`, 1)
+	if _, err := i.verify(t.Context(), noon, p, token(t, jose.PS256, pairs()["rsa"], "rsa", claims(issuerURL, nil))); err != nil {
+		t.Errorf("its algorithm: %v", err)
+	}
+	_, err := i.verify(t.Context(), noon, p, token(t, jose.RS256, pairs()["rsa"], "rsa", claims(issuerURL, nil)))
+	wantRefused(t, err, awsquery.InvalidIdentityToken)
+}
+
 // weakToken is signed with a key that is too short.
 func weakToken(t testing.TB, c any) string {
 	t.Helper()
