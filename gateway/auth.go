@@ -38,6 +38,7 @@ func (c *call) authenticate(r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	defer signer.forget()
 	if err := c.readBody(r, c.protocol().maxBody); err != nil {
 		return err
 	}

@@ -22,6 +22,14 @@ type signer struct {
 	token  [sha256.Size]byte   // hash of the session's token
 }
 
+// forget clears the secret of a session, once it was used.
+func (s *signer) forget() {
+	if s.claims != nil {
+		clear(s.claims.Secret)
+		s.claims.Secret = nil
+	}
+}
+
 // signerOf is the signer that a signature claims, if it is one and good. Of a
 // session the call owns the claims, and clears their secret.
 func (c *call) signerOf(s *sigv4.Signature) (signer, error) {

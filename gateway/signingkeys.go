@@ -46,7 +46,6 @@ func (s *signingKeys) put(scope signingScope, k signingKey) {
 // a session is not kept: its secret is at hand, and another one every time.
 func (c *call) signingKey(by signer, s *sigv4.Signature) ([sha256.Size]byte, error) {
 	if by.claims != nil {
-		defer clear(by.claims.Secret)
 		return sigv4.DeriveKey(by.claims.Secret, s.Date, s.Region, s.Service), nil
 	}
 	key := by.key
