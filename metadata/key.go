@@ -34,16 +34,40 @@ type Key struct {
 	Version         int64      // raised by every change of this row; 1 when new
 	CreatedAt       time.Time  // UTC, to the microsecond once it was stored
 	DeletionAt      *time.Time // only in state PendingDeletion
+	Rotation        Rotation
 }
 
 // ARN is the key's ARN.
 func (k *Key) ARN() string { return arn.KeyARNOf(k.Region, k.Account, k.ID) }
 
+// Rotation is what a key's rotation rests on.
+type Rotation struct {
+	PeriodDays  int32      // between automatic rotations; 0: the key is not rotated by itself
+	NextAt      *time.Time // of the next automatic one; nil: the key is not rotated by itself
+	OnDemand    int32      // rotations on demand that were done
+	RequestedAt *time.Time // of a rotation on demand that is not done yet; nil for none
+}
+
+// RotationType says what a key was rotated by, in AWS's spelling (KMS API
+// Reference, RotationsListEntry).
+type RotationType string
+
+// Types of rotations.
+const (
+	AutomaticRotation RotationType = "AUTOMATIC"
+	OnDemandRotation  RotationType = "ON_DEMAND"
+)
+
 // Material is one key material of a key.
 type Material struct {
 	hsm.Key
-	Current   bool // the one that encrypts; the others only decrypt
-	CreatedAt time.Time
+	Current      bool // the one that encrypts; the others only decrypt
+	CreatedAt    time.Time
+	Pending      bool         // imported, and not used until the key is rotated to it
+	RotatedAt    *time.Time   // when it became current by a rotation; nil for the first and for a pending one
+	RotationType RotationType // empty if RotatedAt is nil
+	ExpiresAt    *time.Time   // of imported material; nil: it does not expire
+	Description  string       // of imported material, at most 256 characters
 }
 
 // KeyEntry is everything a request needs to know of a key. Entries come from the

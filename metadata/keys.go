@@ -28,6 +28,11 @@ type keyRow struct {
 	CreatedAt       time.Time
 	DeletionAt      *time.Time
 
+	RotationPeriod    *int32
+	NextRotationAt    *time.Time
+	OnDemandRotations int32
+	OnDemandStartedAt *time.Time
+
 	AccountVersion int64
 	Policy         *string // with the first row alone, like the next three
 	Bindings       *string // as Postgres prints them, which is the same for the same
@@ -43,13 +48,19 @@ type keyRow struct {
 	CheckValue        []byte
 	Binding           []byte
 	MaterialCreatedAt *time.Time
+	Pending           *bool
+	RotatedAt         *time.Time
+	RotationType      *string
+	ExpiresAt         *time.Time
+	MaterialText      *string
 }
 
 // What the key has but once comes with the first row alone: the policy may be larger
 // than all the rest.
 const selectKey = `
 SELECT k.region, k.id, k.account, k.store, k.spec, k.usage, k.origin, k.multi_region_role, k.state, k.service, k.description,
-       k.version, k.created_at, k.deletion_at, a.version AS account_version,
+       k.version, k.created_at, k.deletion_at,
+       k.rotation_period, k.next_rotation_at, k.on_demand_rotations, k.on_demand_started_at, a.version AS account_version,
        CASE WHEN row_number() OVER materials_first = 1 THEN p.document END AS policy,
        CASE WHEN row_number() OVER materials_first = 1 THEN p.bindings::text END AS bindings,
        CASE WHEN row_number() OVER materials_first = 1 THEN (
@@ -59,7 +70,7 @@ SELECT k.region, k.id, k.account, k.store, k.spec, k.usage, k.origin, k.multi_re
            SELECT array_agg(l.name ORDER BY l.name)
            FROM aliases l WHERE l.account = k.account AND l.region = k.region AND l.key_id = k.id) END AS aliases,
        m.id AS material_id, m.residency, m.current, m.generation, m.blob, m.public_key, m.check_value, m.binding,
-       m.created_at AS material_created_at
+       m.created_at AS material_created_at, m.pending, m.rotated_at, m.rotation_type, m.expires_at, m.description AS material_text
 FROM keys k
 JOIN accounts a ON a.id = k.account
 LEFT JOIN policies p ON p.account = k.account AND p.region = k.region AND p.key_id = k.id AND p.name = 'default'
@@ -104,6 +115,10 @@ func (r *keyRow) key() Key {
 		MultiRegionRole: MultiRegionRole(orZero(r.MultiRegionRole)), State: State(r.State),
 		Service: r.Service, Description: r.Description,
 		Version: r.Version, CreatedAt: r.CreatedAt, DeletionAt: r.DeletionAt,
+		Rotation: Rotation{
+			PeriodDays: orZero(r.RotationPeriod), NextAt: r.NextRotationAt,
+			OnDemand: r.OnDemandRotations, RequestedAt: r.OnDemandStartedAt,
+		},
 	}
 }
 
@@ -115,7 +130,9 @@ func (r *keyRow) material(k *Key) Material {
 			Residency: hsm.Residency(orZero(r.Residency)), Generation: orZero(r.Generation), Blob: r.Blob,
 			PublicKey: r.PublicKey, CheckValue: r.CheckValue, Binding: r.Binding,
 		},
-		Current: orZero(r.Current), CreatedAt: orZero(r.MaterialCreatedAt),
+		Current: orZero(r.Current), CreatedAt: orZero(r.MaterialCreatedAt), Pending: orZero(r.Pending),
+		RotatedAt: r.RotatedAt, RotationType: RotationType(orZero(r.RotationType)),
+		ExpiresAt: r.ExpiresAt, Description: orZero(r.MaterialText),
 	}
 }
 
@@ -162,12 +179,16 @@ func list[T any](ctx context.Context, s *Store, what, sql string, args pgx.Stric
 }
 
 const insertKey = `
-INSERT INTO keys (region, id, account, store, spec, usage, origin, multi_region_role, state, service, description, version, created_at)
-VALUES (@region, @id, @account, @store, @spec, @usage, @origin, @role, @state, @service, @description, 1, @createdAt)`
+INSERT INTO keys (region, id, account, store, spec, usage, origin, multi_region_role, state, service, description, version, created_at,
+                  rotation_period, next_rotation_at)
+VALUES (@region, @id, @account, @store, @spec, @usage, @origin, @role, @state, @service, @description, 1, @createdAt,
+        @rotationPeriod, @nextRotationAt)`
 
 const insertMaterial = `
-INSERT INTO materials (account, region, key_id, id, residency, current, generation, blob, public_key, check_value, binding, created_at)
-VALUES (@account, @region, @keyID, @id, @residency, @current, @generation, @blob, @publicKey, @checkValue, @binding, @createdAt)`
+INSERT INTO materials (account, region, key_id, id, residency, current, generation, blob, public_key, check_value, binding, created_at,
+                       pending, rotated_at, rotation_type, expires_at, description)
+VALUES (@account, @region, @keyID, @id, @residency, @current, @generation, @blob, @publicKey, @checkValue, @binding, @createdAt,
+        @pending, @rotatedAt, @rotationType, @expiresAt, @description)`
 
 const insertPolicy = `
 INSERT INTO policies (account, region, key_id, name, document, bindings)
@@ -192,6 +213,7 @@ func (tx *Tx) InsertKey(ctx context.Context, k Key, m Material, p KeyPolicy, tag
 		"region": k.Region, "id": k.ID, "account": k.Account, "store": k.Store, "spec": string(k.Spec), "usage": string(k.Usage),
 		"origin": string(k.Origin), "role": orNull(string(k.MultiRegionRole)), "state": string(k.State),
 		"service": k.Service, "description": k.Description, "createdAt": k.CreatedAt,
+		"rotationPeriod": orNull(k.Rotation.PeriodDays), "nextRotationAt": k.Rotation.NextAt,
 	})
 	batch.Queue(insertMaterial, materialArgs(k, m))
 	batch.Queue(insertPolicy, pgx.StrictNamedArgs{
@@ -212,6 +234,8 @@ func materialArgs(k Key, m Material) pgx.StrictNamedArgs {
 		"account": k.Account, "region": k.Region, "keyID": k.ID, "id": m.MaterialID[:], "residency": string(m.Residency),
 		"current": m.Current, "generation": orNull(m.Generation), "blob": m.Blob, "publicKey": m.PublicKey,
 		"checkValue": m.CheckValue, "binding": m.Binding, "createdAt": m.CreatedAt,
+		"pending": m.Pending, "rotatedAt": m.RotatedAt, "rotationType": orNull(string(m.RotationType)),
+		"expiresAt": m.ExpiresAt, "description": m.Description,
 	}
 }
 
