@@ -45,7 +45,7 @@ func (s *Store) tryChange(ctx context.Context, v *View, fn func(*Tx) ([]byte, er
 		return err
 	}
 	defer func() { err = errors.Join(err, rollback(ctx, pgTx)) }()
-	tx := &Tx{tx: pgTx, touched: make(map[string][]target)}
+	tx := &Tx{tx: pgTx, touched: make(map[string][]target), queueEvents: s.queueEvents}
 	rows, notices, err := s.fillChange(ctx, v, tx, fn)
 	switch {
 	case err != nil:
@@ -128,6 +128,8 @@ type Tx struct {
 	tx      pgx.Tx
 	touched map[string][]target // by account: what other instances may have cached
 	events  [][]byte            // finished records beyond the one that every change has
+	// queueEvents: there is a webhook that wants to know.
+	queueEvents bool
 }
 
 // AlsoRecord adds a finished audit record to the change: that of another account

@@ -33,6 +33,9 @@ type Config struct {
 	// CacheBytes bounds the estimated size of the cache, in bytes. Optional. Zero
 	// means 64 MiB.
 	CacheBytes int
+	// QueueEvents keeps events until they are posted to the site's webhook. Optional:
+	// without it [Tx.QueueEvent] does nothing.
+	QueueEvents bool
 	// Clock tells the time; its readings must be monotonic, as time.Now's are.
 	// Optional. Nil means time.Now.
 	Clock func() time.Time
@@ -83,6 +86,8 @@ type Store struct {
 	listener *listener
 	writer   *writer
 	metrics  *metrics
+
+	queueEvents bool
 }
 
 // Open connects to a database that [Migrate] has brought to this binary's schema
@@ -99,7 +104,8 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s := &Store{
 		pool: pool, clock: cfg.Clock, instance: cfg.Instance, logger: cfg.Logger,
-		cache: newCache(cfg.Clock, cfg.CacheEntries, cfg.CacheBytes),
+		cache:       newCache(cfg.Clock, cfg.CacheEntries, cfg.CacheBytes),
+		queueEvents: cfg.QueueEvents,
 	}
 	if err := s.start(ctx, cfg); err != nil {
 		pool.Close()

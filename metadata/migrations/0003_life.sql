@@ -52,15 +52,35 @@ CREATE TABLE import_parameters (
 );
 CREATE INDEX import_parameters_by_time ON import_parameters (expires_at);
 
--- Events for the site's webhook, in the order in which they were committed.
+-- Events for the site's webhook. Those of a key are posted one after the other, in
+-- the order of their numbers: a change that queues one holds its key's row.
 CREATE TABLE event_outbox (
-    id         uuid PRIMARY KEY,
+    number     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    id         uuid NOT NULL UNIQUE,
     account    account_id NOT NULL,
     region     text COLLATE "C" NOT NULL,
+    key_id     text COLLATE "C" NOT NULL,
     at         timestamptz NOT NULL,
-    document   bytea NOT NULL, -- EventBridge's JSON
+    document   bytea NOT NULL,     -- EventBridge's JSON
     attempts   integer NOT NULL DEFAULT 0,
-    due_at     timestamptz NOT NULL, -- of the next attempt
-    claimed_by uuid
+    due_at     timestamptz NOT NULL, -- of the next attempt; while one is made, the end of the claim
+    claimed_by uuid                -- of the process that made the last attempt
 );
-CREATE INDEX event_outbox_due ON event_outbox (due_at, id);
+CREATE INDEX event_outbox_due ON event_outbox (due_at, number);
+CREATE INDEX event_outbox_by_key ON event_outbox (region, key_id, number);
+
+-- How many keys of customers an account has in a region, those that were deleted
+-- apart: the sum of the parts. Whoever makes a key raises a part that nobody else
+-- holds, or adds one, so that none waits for another.
+CREATE TABLE key_counts (
+    account account_id NOT NULL REFERENCES accounts (id),
+    region  text COLLATE "C" NOT NULL,
+    part    uuid NOT NULL,
+    keys    bigint NOT NULL,
+    PRIMARY KEY (account, region, part)
+);
+INSERT INTO key_counts (account, region, part, keys)
+SELECT account, region, gen_random_uuid(), count(*)
+FROM keys
+WHERE service = '' AND state <> 'Deleted'
+GROUP BY account, region;
