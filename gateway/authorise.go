@@ -40,6 +40,9 @@ func (c *call) decideOn(r *resource, q *policy.Input) error {
 		return nil
 	}
 	r.decision = policy.Authorize(*q)
+	if c.unread != nil {
+		return c.unread
+	}
 	if r.decision.Allowed || r.key == nil || !r.target.foreign || r.target.kind == onGrant || explicit[r.decision.Reason] {
 		return nil
 	}

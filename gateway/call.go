@@ -65,6 +65,9 @@ type call struct {
 	// slow are the places of slow requests, if the call has one of them.
 	slow *slowPlaces
 
+	// unread is why a condition key could not be worked out; nil if all could.
+	unread error
+
 	event audit.Event
 	uses  []ownedUse
 	// recorded: the record is durable; a change commits it together with itself.

@@ -19,6 +19,7 @@ type facts struct {
 	call     *call
 	resource *resource
 	in       any // the decoded request
+	idle     []string // whole days since the key's last use; nil until they are asked for
 }
 
 func (c *call) facts(r *resource, in any) policy.Context {
@@ -58,7 +59,7 @@ var factsByPrefix = []struct {
 
 // factsByKey works out each condition key. A fact without values is a key that
 // the request does not have.
-var factsByKey = factsOf(requestFacts, callerFacts, keyFacts, grantFacts, iamFacts)
+var factsByKey = factsOf(requestFacts, callerFacts, keyFacts, grantFacts, iamFacts, useFacts)
 
 func factsOf(tables ...map[string]func(*facts) []string) map[string]func(*facts) []string {
 	all := map[string]func(*facts) []string{}

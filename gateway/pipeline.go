@@ -95,7 +95,7 @@ func (c *call) disown() {
 // refused before anything was decided, and stays so.
 func (c *call) again(received error) error {
 	c.view = c.gateway.store.View()
-	c.resources, c.uses, c.made, c.refusal = nil, nil, "", nil
+	c.resources, c.uses, c.made, c.refusal, c.unread = nil, nil, "", nil, nil
 	c.event.AdditionalEventData, c.event.ResponseElements = nil, nil
 	c.event.ErrorCode, c.event.ErrorMessage = "", ""
 	c.event.RecipientAccount, c.event.SharedEventID = c.caller.Account, ""

@@ -22,7 +22,6 @@ var refusals = []refusal{
 	{"DisableKeyRotation", noRotation, false},
 	{"DisconnectCustomKeyStore", noCustomStores, false},
 	{"EnableKeyRotation", noRotation, false},
-	{"GetKeyLastUsage", "The last use of keys is not served yet.", true},
 	{"GetKeyRotationStatus", noRotation, true},
 	{"GetParametersForImport", noImport, true},
 	{"ImportKeyMaterial", noImport, false},

@@ -122,6 +122,7 @@ var kmsRows = []matrixRow{
 
 	managesKey("DisableKey", key()),
 	managesKey("EnableKey", key()),
+	managesKey("GetKeyLastUsage", key()),
 	managesKey("GetKeyPolicy", key()),
 	managesKey("ListKeyPolicies", key()),
 	managesKey("PutKeyPolicy", func(c *matrixCase) m {

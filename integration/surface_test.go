@@ -17,7 +17,7 @@ import (
 var served = []string{
 	"CreateAlias", "CreateGrant", "CreateKey", "Decapsulate", "Decrypt", "DeleteAlias", "DeriveSharedSecret", "DescribeKey", "DisableKey", "EnableKey",
 	"Encapsulate", "Encrypt", "GenerateDataKey", "GenerateDataKeyPair", "GenerateDataKeyPairWithoutPlaintext",
-	"GenerateDataKeyWithoutPlaintext", "GenerateMac", "GenerateRandom", "GetKeyPolicy", "GetPublicKey", "ListAliases", "ListGrants", "ListKeyPolicies",
+	"GenerateDataKeyWithoutPlaintext", "GenerateMac", "GenerateRandom", "GetKeyLastUsage", "GetKeyPolicy", "GetPublicKey", "ListAliases", "ListGrants", "ListKeyPolicies",
 	"ListKeys", "ListResourceTags", "ListRetirableGrants", "PutKeyPolicy", "ReEncrypt", "RetireGrant", "RevokeGrant", "Sign", "TagResource", "UntagResource", "UpdateAlias",
 	"UpdateKeyDescription", "Verify", "VerifyMac",
 }
@@ -116,6 +116,7 @@ var modelled = map[string][]string{
 	"GenerateDataKeyWithoutPlaintext":     encrypting,
 	"GenerateMac":                         encrypting,
 	"GenerateRandom":                      {"CustomKeyStoreNotFoundException", "CustomKeyStoreInvalidStateException"},
+	"GetKeyLastUsage":                     managing,
 	"GetKeyPolicy":                        managing,
 	"GetPublicKey":                        append([]string{"DisabledException", "InvalidGrantTokenException", "InvalidKeyUsageException", "KeyUnavailableException"}, managing...),
 	"ListAliases":                         {"InvalidArnException", "InvalidMarkerException", "NotFoundException"},

@@ -92,6 +92,8 @@ var pairs = map[string]struct{ ours, sdks any }{
 	"RetireGrantResponse":                         {kmsapi.RetireGrantResponse{}, kms.RetireGrantOutput{}},
 	"RevokeGrantRequest":                          {kmsapi.RevokeGrantRequest{}, kms.RevokeGrantInput{}},
 	"RevokeGrantResponse":                         {kmsapi.RevokeGrantResponse{}, kms.RevokeGrantOutput{}},
+	"GetKeyLastUsageRequest":                      {kmsapi.GetKeyLastUsageRequest{}, kms.GetKeyLastUsageInput{}},
+	"GetKeyLastUsageResponse":                     {kmsapi.GetKeyLastUsageResponse{}, kms.GetKeyLastUsageOutput{}},
 }
 
 func TestTypesHaveTheMembersOfTheSDK(t *testing.T) {
