@@ -128,18 +128,18 @@ func (c *call) describeKey(*kmsapi.DescribeKeyRequest) (work[kmsapi.DescribeKeyR
 }
 
 func (c *call) enableKey(*kmsapi.EnableKeyRequest) (work[kmsapi.Empty], error) {
-	return c.setState(metadata.Enabled)
+	return c.setState(metadata.Enabling)
 }
 
 func (c *call) disableKey(*kmsapi.DisableKeyRequest) (work[kmsapi.Empty], error) {
-	return c.setState(metadata.Disabled)
+	return c.setState(metadata.Disabling)
 }
 
 // setState switches a key on or off; doing so again changes nothing and succeeds.
-func (c *call) setState(to metadata.State) (work[kmsapi.Empty], error) {
+func (c *call) setState(way metadata.Transition) (work[kmsapi.Empty], error) {
 	key := c.key(0)
 	return work[kmsapi.Empty]{commit: func(ctx context.Context, tx *metadata.Tx) (*kmsapi.Empty, error) {
-		return nil, tx.SetKeyState(ctx, key.Region, key.Account, key.ID, metadata.Switchable, to)
+		return nil, tx.SetKeyState(ctx, key.Region, key.Account, key.ID, way)
 	}}, nil
 }
 

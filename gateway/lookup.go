@@ -120,7 +120,7 @@ func (c *call) findKey(t *target, account, id string) (resource, error) {
 	r := resource{target: t, account: account, arn: arn.KeyARNOf(c.region, account, id)}
 	key, err := c.view.Key(c.ctx, c.region, id)
 	switch {
-	case err == nil && key.Account == account && key.State != metadata.Deleted:
+	case err == nil && key.Account == account:
 		r.key = key
 	case err == nil, errors.Is(err, metadata.ErrNotFound):
 		r.missing = kmsapi.NotFoundKey(r.arn)
@@ -193,7 +193,7 @@ func (c *call) ignoresCiphertext(in any) bool {
 // makes no such ciphertexts is as good as none.
 func (c *call) findMaker(t *target, id string) (resource, error) {
 	key, err := c.view.Key(c.ctx, c.region, id)
-	if errors.Is(err, metadata.ErrNotFound) || err == nil && (key.State == metadata.Deleted || key.Spec != keyspec.SymmetricDefault) {
+	if errors.Is(err, metadata.ErrNotFound) || err == nil && key.Spec != keyspec.SymmetricDefault {
 		return resource{target: t, byCiphertext: true}, nil
 	}
 	if err != nil {

@@ -67,7 +67,7 @@ func (g *Gateway) setUnavailable(c *call, key *metadata.KeyEntry) error {
 		ServiceEventDetails: audit.Members{audit.String("keyId", key.ID)}, RecipientAccount: key.Account,
 	}
 	err := g.store.Change(ctx, nil, func(tx *metadata.Tx) ([]byte, error) {
-		return event.AppendJSON(nil), tx.SetKeyState(ctx, key.Region, key.Account, key.ID, metadata.Enabled.Set(), metadata.Unavailable)
+		return event.AppendJSON(nil), tx.SetKeyState(ctx, key.Region, key.Account, key.ID, metadata.Losing)
 	})
 	if errors.Is(err, metadata.ErrState) {
 		return nil

@@ -23,6 +23,9 @@ var (
 	// ErrState: the key's state does not allow the change; errors.As with a
 	// *StateError tells the state.
 	ErrState = errors.New("metadata: wrong key state")
+	// ErrClaim: the claim under which work was done does not stand any more. Whoever
+	// has claimed the work since does it.
+	ErrClaim = errors.New("metadata: claim lost")
 	// ErrLimit: the change would pass a limit, such as that of a key's aliases. Of
 	// IAM's limits errors.As with a *LimitError tells which.
 	ErrLimit = errors.New("metadata: limit exceeded")

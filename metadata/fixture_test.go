@@ -120,7 +120,7 @@ func newAccessKey(owner, id string) metadata.AccessKey {
 func (f fixture) disable(t *testing.T, keyID string) {
 	t.Helper()
 	f.change(t, func(tx *metadata.Tx) error {
-		return tx.SetKeyState(t.Context(), region, account, keyID, metadata.Switchable, metadata.Disabled)
+		return tx.SetKeyState(t.Context(), region, account, keyID, metadata.Disabling)
 	})
 }
 

@@ -33,7 +33,7 @@ type Key struct {
 	Description     string     // at most 8192 characters
 	Version         int64      // raised by every change of this row; 1 when new
 	CreatedAt       time.Time  // UTC, to the microsecond once it was stored
-	DeletionAt      *time.Time // only in state PendingDeletion
+	DeletionAt      *time.Time // only in states PendingDeletion and Deleted
 	Rotation        Rotation
 }
 

@@ -80,22 +80,12 @@ WINDOW materials_first AS (ORDER BY m.current DESC, m.created_at DESC, m.id)
 ORDER BY m.current DESC, m.created_at DESC, m.id`
 
 func loadKey(ctx context.Context, s *Store, key cacheKey) (loaded, error) {
-	rows, err := s.pool.Query(ctx, selectKey, pgx.StrictNamedArgs{"region": key.region, "id": key.id})
+	entry, found, err := readKey(ctx, s, key.region, key.id)
 	if err != nil {
 		return loaded{}, err
 	}
-	found, err := pgx.CollectRows(rows, pgx.RowToStructByName[keyRow])
-	if err != nil {
-		return loaded{}, err
-	}
-	if len(found) == 0 {
+	if entry.State == Deleted { // its row keeps the id from being used again
 		return loaded{}, ErrNotFound
-	}
-	entry := &KeyEntry{Key: found[0].key(), Tags: found[0].Tags, Aliases: found[0].Aliases}
-	for i := range found {
-		if found[i].MaterialID != nil {
-			entry.Materials = append(entry.Materials, found[i].material(&entry.Key))
-		}
 	}
 	if found[0].Policy == nil {
 		return loaded{}, fmt.Errorf("key %s has no policy", key.id)
@@ -106,6 +96,24 @@ func loadKey(ctx context.Context, s *Store, key cacheKey) (loaded, error) {
 	}
 	entry.PolicyDocument, entry.PolicyBindings, entry.Policy = shared.document, shared.bindings, shared.policy
 	return loaded{entry, entry.Account, found[0].AccountVersion, entry.size(), shared}, nil
+}
+
+// readKey reads a key in any state, without its policy.
+func readKey(ctx context.Context, s *Store, region, id string) (*KeyEntry, []keyRow, error) {
+	found, err := list(ctx, s, "select key", selectKey, pgx.StrictNamedArgs{"region": region, "id": id}, pgx.RowToStructByName[keyRow])
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(found) == 0 {
+		return nil, nil, ErrNotFound
+	}
+	entry := &KeyEntry{Key: found[0].key(), Tags: found[0].Tags, Aliases: found[0].Aliases}
+	for i := range found {
+		if found[i].MaterialID != nil {
+			entry.Materials = append(entry.Materials, found[i].material(&entry.Key))
+		}
+	}
+	return entry, found, nil
 }
 
 func (r *keyRow) key() Key {
@@ -243,10 +251,11 @@ const setKeyState = `
 UPDATE keys SET state = @to, version = version + 1
 WHERE region = @region AND account = @account AND id = @id AND state = ANY (@from)`
 
-// SetKeyState moves a key to a state if it is in one of from; *StateError if it is
-// not, ErrNotFound if the account has no such key in the region.
-func (tx *Tx) SetKeyState(ctx context.Context, region, account, id string, from States, to State) error {
-	args := pgx.StrictNamedArgs{"region": region, "account": account, "id": id, "from": from.names(), "to": string(to)}
+// SetKeyState moves a key from one state to another, but for those of its deletion;
+// *StateError if it is in none of t.From, ErrNotFound if the account has no such key
+// in the region.
+func (tx *Tx) SetKeyState(ctx context.Context, region, account, id string, t Transition) error {
+	args := pgx.StrictNamedArgs{"region": region, "account": account, "id": id, "from": t.From.names(), "to": string(t.To)}
 	return tx.updateKey(ctx, "set state", region, account, id, setKeyState, args)
 }
 

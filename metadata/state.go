@@ -37,12 +37,38 @@ const AllStates States = 1<<9 - 1
 var (
 	// Switchable: EnableKey and DisableKey.
 	Switchable = Enabled.Set() | Disabled.Set() | Unavailable.Set()
+	// Pending: what CancelKeyDeletion undoes.
+	Pending = PendingDeletion.Set() | PendingReplicaDeletion.Set()
 	// Manageable: tags, description, and becoming the target of an alias.
-	Manageable = AllStates &^ (PendingDeletion.Set() | PendingReplicaDeletion.Set() | Deleted.Set())
+	Manageable = AllStates &^ (Pending | Deleted.Set())
 	// Grantable: new grants.
 	Grantable = Enabled.Set() | Unavailable.Set() | Updating.Set()
 	// present: whatever may be done to a key that callers can still see.
 	present = AllStates &^ Deleted.Set()
+)
+
+// A Transition is a way for a key from one of several states to another (KMS
+// Developer Guide, "Key states of AWS KMS keys").
+type Transition struct {
+	From States
+	To   State
+}
+
+// Transitions of keys: all there are. Their statements name From in the WHERE, so
+// that of two that race, one finds the key in another state.
+var (
+	// Enabling and Disabling: EnableKey and DisableKey; again changes nothing.
+	Enabling  = Transition{Switchable, Enabled}
+	Disabling = Transition{Switchable, Disabled}
+	// Losing: the token does not have the key's object. Recovering: it is back.
+	Losing     = Transition{Enabled.Set(), Unavailable}
+	Recovering = Transition{Unavailable.Set(), Enabled}
+	// SchedulingDeletion and CancellingDeletion: ScheduleKeyDeletion and
+	// CancelKeyDeletion, which tells nothing of the state that the key was in before.
+	SchedulingDeletion = Transition{Manageable &^ Updating.Set(), PendingDeletion}
+	CancellingDeletion = Transition{Pending, Disabled}
+	// Deleting: the window is over. There is no way back.
+	Deleting = Transition{PendingDeletion.Set(), Deleted}
 )
 
 // Set is the set of only s; empty if s is no state.

@@ -86,21 +86,21 @@ func TestKeyStateChangesOnlyFromListedStates(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	id := f.insertKey(t, account)
-	set := func(owner string, from metadata.States, to metadata.State) error {
-		return f.try(t.Context(), func(tx *metadata.Tx) error { return tx.SetKeyState(t.Context(), region, owner, id, from, to) })
+	set := func(owner string, way metadata.Transition) error {
+		return f.try(t.Context(), func(tx *metadata.Tx) error { return tx.SetKeyState(t.Context(), region, owner, id, way) })
 	}
-	if err := set(account, metadata.Switchable, metadata.Disabled); err != nil {
+	if err := set(account, metadata.Disabling); err != nil {
 		t.Fatalf("disable: %v", err)
 	}
 	if got := key(t, f.Store, id); got.State != metadata.Disabled || got.Version != 2 {
 		t.Errorf("State, Version = %s, %d, want Disabled, 2", got.State, got.Version)
 	}
-	err := set(account, metadata.Enabled.Set(), metadata.Unavailable)
+	err := set(account, metadata.Losing)
 	wrong, ok := errors.AsType[*metadata.StateError](err)
 	if !errors.Is(err, metadata.ErrState) || !ok || wrong.State != metadata.Disabled {
 		t.Errorf("from a state not listed: %v, want StateError Disabled", err)
 	}
-	if err := set(stranger, metadata.AllStates, metadata.Enabled); !errors.Is(err, metadata.ErrNotFound) {
+	if err := set(stranger, metadata.Enabling); !errors.Is(err, metadata.ErrNotFound) {
 		t.Errorf("by another account: %v, want ErrNotFound", err)
 	}
 }
@@ -110,7 +110,7 @@ func TestChangesOfPendingKeysAreRefused(t *testing.T) {
 	f := newFixture(t)
 	id := f.insertKey(t, account)
 	f.change(t, func(tx *metadata.Tx) error {
-		return tx.SetKeyState(t.Context(), region, account, id, metadata.AllStates, metadata.PendingReplicaDeletion)
+		return tx.SetKeyState(t.Context(), region, account, id, metadata.Transition{From: metadata.AllStates, To: metadata.PendingReplicaDeletion})
 	})
 	ctx := t.Context()
 	for name, change := range map[string]func(*metadata.Tx) error{

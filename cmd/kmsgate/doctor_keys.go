@@ -205,7 +205,7 @@ func (w *keyWalk) missing(ctx context.Context, m *metadata.KeyMaterial) {
 	w.problem(m.Key.ARN(), fmt.Sprintf("it is %s, and its object (CKA_ID %x) is not in the token", m.Key.State, m.Material.Blob),
 		"bring the object back from the HSM's backup, then run: kmsgate doctor -config FILE -repair")
 	if w.repair && m.Key.State == metadata.Enabled {
-		w.setState(ctx, &m.Key, metadata.Enabled, metadata.Unavailable)
+		w.setState(ctx, &m.Key, metadata.Losing)
 	}
 }
 
@@ -216,7 +216,7 @@ func (w *keyWalk) finish(ctx context.Context) {
 	switch {
 	case k.State != metadata.Unavailable || !w.back.proved || !w.back.current:
 	case w.repair:
-		w.setState(ctx, k, metadata.Unavailable, metadata.Enabled)
+		w.setState(ctx, k, metadata.Recovering)
 	default:
 		w.problem(k.ARN(), "it is Unavailable, and the token has its material", "run: kmsgate doctor -config FILE -repair")
 	}
@@ -224,18 +224,18 @@ func (w *keyWalk) finish(ctx context.Context) {
 
 // setState moves a key to another state, with an audit record in the same
 // transaction. If it is in another state by now, it stays there.
-func (w *keyWalk) setState(ctx context.Context, k *metadata.Key, from, to metadata.State) {
+func (w *keyWalk) setState(ctx context.Context, k *metadata.Key, way metadata.Transition) {
 	event := adminEvent("doctor", "SetKeyState", k.Account, k.Region, time.Now(), audit.Members{
-		audit.String("keyId", k.ARN()), audit.String("from", string(from)), audit.String("to", string(to)),
+		audit.String("keyId", k.ARN()), audit.String("from", string(k.State)), audit.String("to", string(way.To)),
 	})
 	err := w.store.Change(ctx, nil, func(tx *metadata.Tx) ([]byte, error) {
-		return event, tx.SetKeyState(ctx, k.Region, k.Account, k.ID, from.Set(), to)
+		return event, tx.SetKeyState(ctx, k.Region, k.Account, k.ID, way)
 	})
 	switch {
 	case err == nil:
-		w.add(severityRepaired, k.ARN(), fmt.Sprintf("made %s; it was %s", to, from), "")
+		w.add(severityRepaired, k.ARN(), fmt.Sprintf("made %s; it was %s", way.To, k.State), "")
 	case errors.Is(err, metadata.ErrState):
 	default:
-		w.problem(k.ARN(), fmt.Sprintf("it could not be made %s: %v", to, err), "run the command again")
+		w.problem(k.ARN(), fmt.Sprintf("it could not be made %s: %v", way.To, err), "run the command again")
 	}
 }

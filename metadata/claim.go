@@ -1,0 +1,56 @@
+package metadata
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// Claim is a process's word that it works on what it claims, until it has done or
+// has had its time. Work is claimed in a short transaction, done without one, and
+// committed if the claim still stands.
+type Claim struct {
+	Holder uuid.UUID // of the process: a new one at every start
+	Now    time.Time
+	Until  time.Time // when others may claim the work
+}
+
+// KeyName names a key.
+type KeyName struct{ Region, Account, ID string }
+
+// Due is a kind of work on keys that is found by query.
+type Due string
+
+// Kinds of due work. Each is what the WHERE of its query says of the key, k.
+const (
+	// DueDeletion: the window of its deletion is over.
+	DueDeletion Due = `k.state = 'PendingDeletion' AND k.deletion_at <= @now`
+	// UnfinishedDeletion: it is deleted, and its material may still be there.
+	UnfinishedDeletion Due = `k.state = 'Deleted' AND k.claimed_until IS NOT NULL`
+)
+
+const claimKeys = `
+UPDATE keys AS c SET claimed_by = @holder, claimed_until = @until
+FROM (
+	SELECT k.region, k.id
+	FROM keys k
+	WHERE %s AND k.store = ANY (@stores) AND (k.claimed_until IS NULL OR k.claimed_until <= @now)
+	LIMIT @limit
+	FOR NO KEY UPDATE SKIP LOCKED
+) AS due
+WHERE c.region = due.region AND c.id = due.id
+RETURNING c.region, c.account, c.id`
+
+// ClaimKeys claims at most limit keys of these stores that are due and that nobody
+// else has claimed. It changes nothing that anybody else looks at.
+func (s *Store) ClaimKeys(ctx context.Context, due Due, c Claim, stores []string, limit int) ([]KeyName, error) {
+	return list(ctx, s, "claim keys", fmt.Sprintf(claimKeys, string(due)), pgx.StrictNamedArgs{
+		"holder": c.Holder, "now": c.Now, "until": c.Until, "stores": stores, "limit": limit,
+	}, pgx.RowToStructByPos[KeyName])
+}
+
+// claimStands is what the WHERE of a commit says of the row that was claimed.
+const claimStands = `claimed_by = @holder AND claimed_until > @now`
