@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"kmsgate/gateway/kmsapi"
+	"kmsgate/hsm"
 )
 
 // TestMissingKeysBecomeUnavailable destroys token objects behind the gateway's
@@ -73,7 +74,7 @@ func (f *fixture) destroy(t *testing.T, keyARN string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := f.engine.DestroyResident(t.Context(), &key.Current().Key); err != nil {
+	if err := f.engine.Destroy(t.Context(), hsm.Call{}, &key.Current().Key); err != nil {
 		t.Fatal(err)
 	}
 }

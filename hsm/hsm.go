@@ -149,6 +149,11 @@ type Token interface {
 	// GenerateDataKeyPair makes a key pair for the caller, who gets the private
 	// key too. Nothing of it stays in the token.
 	GenerateDataKeyPair(ctx context.Context, on Call, spec keyspec.Spec) (DataKeyPair, error)
+	// Destroy destroys what the token holds of k: of a resident key its object in the
+	// token, of any the handles that are cached. It goes by a row that the token has
+	// bound together, so that nobody has it destroy another key; what is not there is
+	// destroyed already. Of a wrapped key the blob is the caller's to erase.
+	Destroy(ctx context.Context, on Call, k *Key) error
 	// Random returns n bytes of the token's random generator, 1 to 1024.
 	Random(ctx context.Context, on Call, n int) ([]byte, error)
 	// Seal encrypts a small secret of the gateway's own (at most 4096 bytes)

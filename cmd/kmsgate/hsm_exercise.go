@@ -84,7 +84,7 @@ func (x *exercise) addGeneration(ctx context.Context, store string, generation i
 func (x *exercise) fixture() hsmtest.Fixture {
 	return hsmtest.Fixture{
 		Token: x.engine, Store: x.stores[0], OtherStore: x.stores[1], Handles: exerciseHandles, Specs: x.specs,
-		Rewrap: x.engine.Rewrap, Discard: x.engine.DestroyResident,
+		Rewrap:        x.engine.Rewrap,
 		AddGeneration: func(ctx context.Context) error { return x.addGeneration(ctx, x.stores[0], 2) },
 		Close:         func() {},
 	}

@@ -39,9 +39,6 @@ type Fixture struct {
 	AddGeneration func(context.Context) error
 	// Rewrap moves a key to another generation.
 	Rewrap func(ctx context.Context, on hsm.Call, k *hsm.Key, generation int32) (hsm.Key, error)
-	// Discard destroys a key that lives in the token. The suite calls it for each
-	// of its own, also when it is ended early.
-	Discard func(ctx context.Context, k *hsm.Key) error
 	// Handles is how many unwrapped keys the engine caches; the suite uses
 	// three times as many keys at once.
 	Handles int
@@ -136,6 +133,9 @@ func (s *suite) kindParts() (parts []part) {
 			}
 			add(func(t T) { s.editedRows(t, k) }, row.Spec, usage, "EditedRows")
 			add(func(t T) { s.wrongUse(t, k) }, row.Spec, usage, "WrongUse")
+			if !row.SlowToMake {
+				add(func(t T) { s.destroy(t, k) }, row.Spec, usage, "Destroy")
+			}
 		}
 		if _, ok := pairReaders[row.Spec]; ok {
 			add(func(t T) { s.dataKeyPair(t, row.Spec) }, row.Spec, "DataKeyPair")
@@ -182,8 +182,8 @@ func (s *suite) discard(t T) {
 	defer cancel()
 	for i := range s.residents {
 		k := &s.residents[i]
-		if err := s.Discard(ctx, k); err != nil {
-			t.Errorf("Discard of the %s key %s, which stays in the token (CKA_ID %x) = %v", k.Spec, k.KeyID, k.Blob, err)
+		if err := s.Token.Destroy(ctx, client, k); err != nil {
+			t.Errorf("Destroy of the %s key %s, which stays in the token (CKA_ID %x) = %v", k.Spec, k.KeyID, k.Blob, err)
 		}
 	}
 }

@@ -10,33 +10,55 @@ import (
 	"kmsgate/hsm"
 )
 
-// exercisePrefix is what the names of stores begin with whose keys may be
-// destroyed: those of a conformance run.
-const exercisePrefix = "exercise-"
-
-// DestroyResident destroys a resident key of a conformance run's store.
-func (e *Engine) DestroyResident(ctx context.Context, k *hsm.Key) error {
+// Destroy destroys a key. See [hsm.Token].
+func (e *Engine) Destroy(ctx context.Context, on hsm.Call, k *hsm.Key) error {
 	t, err := typeOf(k)
 	if err != nil {
 		return err
-	}
-	if !strings.HasPrefix(k.Store, exercisePrefix) || k.Residency != hsm.Resident {
-		return fmt.Errorf("%w: keys of store %s are not destroyed", hsm.ErrUnsupported, k.Store)
 	}
 	doomed := cloneKey(k)
 	w := work{mechanism: "destroy", run: func(s *session, _ handle, _ [3][]byte) ([]byte, error) {
 		if err := s.verifyBinding(&doomed); err != nil {
 			return nil, err
 		}
-		key, err := s.admitResident(&t, &doomed, 0)
-		if err != nil {
-			return nil, err
+		if doomed.Residency != hsm.Resident {
+			return nil, nil
 		}
-		return nil, s.engine.module.lib.destroy(s.handle, key)
+		return nil, s.destroyResident(&t, &doomed)
 	}}
-	_, err = e.do(ctx, hsm.Call{Class: hsm.Background}, nil, &w)
-	return err
+	if _, err := e.do(ctx, on, nil, &w); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
+	defer cancel()
+	return answer(e.handles.destroy(ctx, &doomed))
 }
+
+// destroyResident destroys a verified key's object, if it is there. The label is
+// compared although the binding holds: a CKA_ID is unique only by chance.
+func (s *session) destroyResident(t *keyType, k *hsm.Key) error {
+	found, err := s.engine.module.find(s.handle, residentObject(t, k))
+	if err != nil {
+		return err
+	}
+	for _, object := range found {
+		label, err := s.read(object, pkcs11.CKA_LABEL)
+		if err != nil {
+			return err
+		}
+		if string(label) != residentLabel+k.KeyID {
+			return fmt.Errorf("%w: the object with the CKA_ID %x is labelled %q, not as key %s", hsm.ErrWrongMaterial, k.Blob, label, k.KeyID)
+		}
+		if err := s.engine.module.lib.destroy(s.handle, object); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// exercisePrefix is what the names of stores begin with whose service keys may be
+// destroyed: those of a conformance run.
+const exercisePrefix = "exercise-"
 
 // DestroyServiceKeys destroys service keys of a conformance run's stores.
 func (e *Engine) DestroyServiceKeys(ctx context.Context, rows []hsm.ServiceKey) error {

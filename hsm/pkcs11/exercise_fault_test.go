@@ -283,7 +283,7 @@ func TestSuiteFindsFaults(t *testing.T) {
 			var failed sync.Map
 			hsmtest.Exercise(ctx, faultJudge{fault.part, "", cancel, &failed}, func() hsmtest.Fixture {
 				return hsmtest.Fixture{
-					Token: f, Store: stores[0], OtherStore: stores[1], Handles: 1, Rewrap: e.Rewrap, Discard: e.DestroyResident,
+					Token: f, Store: stores[0], OtherStore: stores[1], Handles: 1, Rewrap: e.Rewrap,
 					Specs:         []keyspec.Spec{keyspec.HMAC256, keyspec.ECCNISTP256},
 					AddGeneration: func(context.Context) error { return errors.New("no part gets here") },
 					Close:         func() {},

@@ -31,8 +31,26 @@ func newHandles(e *Engine) *handles {
 // get returns the entry of a verified key, which the caller releases. The
 // binding has been verified and the check value compared for exactly this k.
 func (h *handles) get(ctx context.Context, k *hsm.Key, part keyPart) (*entry, error) {
-	i := binary.BigEndian.Uint32(k.MaterialID[:4]) % uint32(len(h.owners))
-	return h.owners[i].get(ctx, k, part)
+	return h.owner(k).get(ctx, k, part)
+}
+
+// owner is whose share of the cache a key belongs to.
+func (h *handles) owner(k *hsm.Key) *owner {
+	return h.owners[binary.BigEndian.Uint32(k.MaterialID[:4])%uint32(len(h.owners))]
+}
+
+// destroy takes a key out of the cache and has its objects destroyed. What a call
+// still uses goes when that has ended.
+func (h *handles) destroy(ctx context.Context, k *hsm.Key) error {
+	o := h.owner(k)
+	o.mu.Lock()
+	for _, part := range []keyPart{secretPart, publicPart} {
+		if en, ok := o.share.entries[idOf(k, part)]; ok {
+			en.dropLocked(true)
+		}
+	}
+	o.mu.Unlock()
+	return o.clear(ctx)
 }
 
 // reset forgets all handles, after a reconnect made them meaningless.
@@ -78,6 +96,10 @@ type entryID struct {
 	materialID           hsm.MaterialID
 	usage                string
 	part                 keyPart
+}
+
+func idOf(k *hsm.Key, part keyPart) entryID {
+	return entryID{k.Store, k.Region, k.KeyID, k.MaterialID, string(k.Usage), part}
 }
 
 // entry is one unwrapped key. ready is closed when handle, epoch and err are set.
@@ -153,7 +175,7 @@ func (o *owner) get(ctx context.Context, k *hsm.Key, part keyPart) (*entry, erro
 // lookUp finds the entry of k or starts a fill of a new one. Whoever comes
 // while it runs waits for the same fill.
 func (o *owner) lookUp(k *hsm.Key, part keyPart) (*entry, error) {
-	id := entryID{k.Store, k.Region, k.KeyID, k.MaterialID, string(k.Usage), part}
+	id := idOf(k, part)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	en, ok := o.share.entries[id]
@@ -201,10 +223,8 @@ func (o *owner) fill(en *entry) {
 }
 
 func (o *owner) fillInTurn(ctx context.Context, en *entry) error {
-	select {
-	case o.turn <- struct{}{}:
-	case <-ctx.Done():
-		return fmt.Errorf("%w: keys wait to be unwrapped: %w", hsm.ErrBusy, ctx.Err())
+	if err := o.takeTurn(ctx); err != nil {
+		return err
 	}
 	defer func() { <-o.turn }()
 	sh := en.share
@@ -212,17 +232,53 @@ func (o *owner) fillInTurn(ctx context.Context, en *entry) error {
 		return err
 	}
 	doomed := o.doomed(sh)
-	w := work{mechanism: "unwrap", run: func(s *session, _ handle, _ [3][]byte) ([]byte, error) {
-		for _, h := range doomed {
-			// An object that is gone already is what we want.
-			_ = s.engine.module.lib.destroy(s.handle, h)
-		}
+	return o.execute(ctx, sh, &work{mechanism: "unwrap", run: func(s *session, _ handle, _ [3][]byte) ([]byte, error) {
+		s.destroyAll(doomed)
 		var err error
 		en.handle, err = s.admit(&en.key, en.id.part)
 		en.epoch = s.epoch
 		return nil, err
-	}}
-	_, err, lost := sh.session.execute(ctx, &w)
+	}})
+}
+
+// clear destroys the objects that have to go now, where there are any.
+func (o *owner) clear(ctx context.Context) error {
+	if err := o.takeTurn(ctx); err != nil {
+		return err
+	}
+	defer func() { <-o.turn }()
+	o.mu.Lock()
+	sh := o.share
+	o.mu.Unlock()
+	doomed := o.doomed(sh)
+	if len(doomed) == 0 || sh.session == nil {
+		return nil
+	}
+	return o.execute(ctx, sh, &work{mechanism: "destroy", run: func(s *session, _ handle, _ [3][]byte) ([]byte, error) {
+		s.destroyAll(doomed)
+		return nil, nil
+	}})
+}
+
+// destroyAll destroys session objects. One that is gone already is what we want.
+func (s *session) destroyAll(doomed []handle) {
+	for _, h := range doomed {
+		_ = s.engine.module.lib.destroy(s.handle, h)
+	}
+}
+
+func (o *owner) takeTurn(ctx context.Context) error {
+	select {
+	case o.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%w: keys wait to be unwrapped: %w", hsm.ErrBusy, ctx.Err())
+	}
+}
+
+// execute runs work on a share's session. The caller holds the turn.
+func (o *owner) execute(ctx context.Context, sh *share, w *work) error {
+	_, err, lost := sh.session.execute(ctx, w)
 	if lost {
 		o.retire(sh, true)
 	} else if !classes[classOf(err, false)].keepsSession {

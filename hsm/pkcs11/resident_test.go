@@ -163,15 +163,12 @@ func TestCallerInAHurryIsNoHungToken(t *testing.T) {
 	eventually(t, "the stuck call returns", func() bool { return e.Stats().Stuck == 0 })
 }
 
-func TestOnlyKeysOfExercisesAreDestroyed(t *testing.T) {
+func TestOnlyServiceKeysOfExercisesAreDestroyed(t *testing.T) {
 	const store = exercisePrefix + "1"
 	e := openWithKeys(t, func(c *Config) { c.Resident = []string{store, testStore} })
 	rows, err := e.CreateServiceKeys(t.Context(), serviceKeyRows(store, 1))
 	must(t, err)
 	honest := makeKey(t, e, keyspec.HMAC256, keyspec.GenerateVerifyMAC)
-	if err := e.DestroyResident(t.Context(), honest); !errors.Is(err, hsm.ErrUnsupported) {
-		t.Errorf("DestroyResident of another store's key = %v, want %v", err, hsm.ErrUnsupported)
-	}
 	// A row of an exercise that names the other store's key.
 	binding, _ := e.service.Load().find(testStore, hsm.BindingKey, 1)
 	forged := hsm.ServiceKey{Store: store, Kind: hsm.BindingKey, Generation: 1, ID: binding.row.ID}
@@ -184,7 +181,7 @@ func TestOnlyKeysOfExercisesAreDestroyed(t *testing.T) {
 	k.Store, k.Spec, k.Usage = store, keyspec.HMAC256, keyspec.GenerateVerifyMAC
 	made, err := e.Generate(t.Context(), client, k)
 	must(t, err)
-	must(t, e.DestroyResident(t.Context(), &made))
+	must(t, e.Destroy(t.Context(), client, &made))
 	must(t, e.DestroyServiceKeys(t.Context(), rows))
 	if found := residentsOf(t, e); len(found) != 1 || !bytes.Equal(found[0].ID, honest.Blob) {
 		t.Errorf("the token has %+v, want the other store's key", found)
