@@ -76,7 +76,7 @@ var libraries = map[string][]string{
 	"github.com/go-json-experiment/json": {"gateway/awsjson"},
 	"github.com/go-jose/go-jose/v4":      {"gateway/identity"},
 	"github.com/klauspost/compress/zstd": {"metadata/audit"},
-	"github.com/prometheus":              {"gateway", "metadata", "cmd/..."},
+	"github.com/prometheus":              {"gateway", "gateway/reconcile", "metadata", "cmd/..."},
 	"github.com/go-chi/chi/v5":           {"gateway", "cmd/..."},
 	"github.com/google/uuid":             {"gateway/...", "metadata/...", "cmd/..."},
 	"go.yaml.in/yaml/v3":                 {"cmd/..."},

@@ -5,19 +5,39 @@
 package reconcile
 
 import (
+	"context"
 	"log/slog"
+	"time"
 
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"kmsgate/hsm"
 	"kmsgate/metadata"
 )
 
-// Reconciler is what jobs work with. Safe for concurrent use.
-type Reconciler struct {
+// Config is what a Reconciler works with.
+type Config struct {
 	Store  *metadata.Store
 	Tokens map[string]hsm.Token // by key store
 	Logger *slog.Logger
+	// Fit tells whether the instance may work: its clock is right, and its tokens are well.
+	Fit func(context.Context) error
+	// Clock tells the time that work is due by.
+	Clock func() time.Time
+	// Metrics is where the numbers are registered. Optional.
+	Metrics prometheus.Registerer
+}
+
+// Reconciler does the jobs. Make it with New; safe for concurrent use.
+type Reconciler struct {
+	Config
 	// Holder is the name under which this process claims work: a new one at every start.
-	Holder uuid.UUID
+	Holder  uuid.UUID
+	metrics *metrics
+}
+
+// New makes a Reconciler.
+func New(c Config) *Reconciler {
+	return &Reconciler{Config: c, Holder: uuid.New(), metrics: newMetrics(c.Metrics)}
 }

@@ -1,0 +1,99 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"kmsgate/metadata"
+)
+
+// A job is one kind of work that is due without anybody's asking.
+type job struct {
+	name string // metrics label
+	// every is how late the work may be begun.
+	every time.Duration
+	// run does what is due at a time, as much as it can claim at once, and returns how
+	// much that was. It may be called by several instances at once.
+	run func(r *Reconciler, ctx context.Context, now time.Time) (done int, err error)
+}
+
+// jobs are all there are.
+var jobs = []job{
+	{"deletion", 10 * time.Second, (*Reconciler).Delete},
+}
+
+// claimFor is how long claimed work is nobody else's. Work that was cut off is begun
+// again so much later.
+const claimFor = 5 * time.Minute
+
+// atOnce is how much work is claimed at once.
+const atOnce = 16
+
+// claim is a claim of this process's, made now.
+func (r *Reconciler) claim(now time.Time) metadata.Claim {
+	return metadata.Claim{Holder: r.Holder, Now: now, Until: now.Add(claimFor)}
+}
+
+// stores are the key stores whose tokens are here.
+func (r *Reconciler) stores() []string {
+	stores := make([]string, 0, len(r.Tokens))
+	for store := range r.Tokens {
+		stores = append(stores, store)
+	}
+	slices.Sort(stores)
+	return stores
+}
+
+// Run does the jobs, each in its own time, until ctx ends, and returns when the last
+// has come to an end. A job begins only while the instance is fit to serve.
+func (r *Reconciler) Run(ctx context.Context) {
+	var running sync.WaitGroup
+	for _, j := range jobs {
+		running.Go(func() { r.repeat(ctx, j) })
+	}
+	running.Wait()
+}
+
+// repeat does a job over and over. Instances that were started together do not ask
+// together.
+func (r *Reconciler) repeat(ctx context.Context, j job) {
+	wait := time.NewTimer(rand.N(j.every))
+	defer wait.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-wait.C:
+		}
+		r.work(ctx, j)
+		wait.Reset(j.every)
+	}
+}
+
+// work does a job until nothing is due.
+func (r *Reconciler) work(ctx context.Context, j job) {
+	for ctx.Err() == nil {
+		if err := r.Fit(ctx); err != nil {
+			r.metrics.unfit(j.name)
+			r.Logger.Warn("job not begun", "job", j.name, "error", err)
+			return
+		}
+		began := time.Now()
+		done, err := j.run(r, ctx, r.Clock())
+		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+			return
+		}
+		r.metrics.ran(j.name, done, time.Since(began), err)
+		if err != nil {
+			r.Logger.Error("job failed; it is begun again later", "job", j.name, "done", done, "error", err)
+			return
+		}
+		if done == 0 {
+			return
+		}
+	}
+}
