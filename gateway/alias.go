@@ -48,7 +48,7 @@ func (c *call) createAlias(in *kmsapi.CreateAliasRequest) (work[kmsapi.Empty], e
 		err := tx.InsertAlias(ctx, metadata.Alias{
 			Account: c.caller.Account, Region: c.region, Name: *in.AliasName, KeyID: key.ID,
 			CreatedAt: c.now, UpdatedAt: c.now,
-		})
+		}, c.gateway.quotas.Aliases)
 		switch {
 		case errors.Is(err, metadata.ErrExists):
 			return nil, kmsapi.AliasExists(arn.AliasARNOf(c.region, c.caller.Account, *in.AliasName))
@@ -77,7 +77,7 @@ func (c *call) updateAlias(in *kmsapi.UpdateAliasRequest) (work[kmsapi.Empty], e
 	return work[kmsapi.Empty]{commit: func(ctx context.Context, tx *metadata.Tx) (*kmsapi.Empty, error) {
 		err := tx.UpdateAlias(ctx, metadata.Alias{
 			Account: c.caller.Account, Region: c.region, Name: *in.AliasName, KeyID: to.ID, UpdatedAt: c.now,
-		})
+		}, c.gateway.quotas.Aliases)
 		switch {
 		case errors.Is(err, metadata.ErrNotFound):
 			return nil, kmsapi.AliasNotFound(arn.AliasARNOf(c.region, c.caller.Account, *in.AliasName))

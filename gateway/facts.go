@@ -18,7 +18,7 @@ import (
 type facts struct {
 	call     *call
 	resource *resource
-	in       any // the decoded request
+	in       any      // the decoded request
 	idle     []string // whole days since the key's last use; nil until they are asked for
 }
 

@@ -52,8 +52,8 @@ type Config struct {
 	KeepRefusals time.Duration
 	// Services are the services of the site that have keys of their own.
 	Services []Service
-	// MaxGrants is how many grants a key can have. Optional: 50,000.
-	MaxGrants int
+	// Quotas are how much an account can have. Optional: AWS's.
+	Quotas Quotas
 	// Clock tells the time. Optional: time.Now.
 	Clock func() time.Time
 	// Associations are the roles of containers that ask for credentials without naming
@@ -93,8 +93,8 @@ type Gateway struct {
 	reading     chan struct{} // requests whose caller is not known yet
 	inFlight    chan struct{} // requests that are worked on
 	generating  *slowPlaces   // of them, those that have a key made which takes long, in places of their own
-	maxGrants   int           // of a key
-	bodies      atomic.Int64  // bytes of bodies beyond their first room
+	quotas      Quotas
+	bodies      atomic.Int64 // bytes of bodies beyond their first room
 	services    services
 	firstUses   singleflight.Group // of services' keys
 	// Of a request's time, a part is kept for its record.
@@ -122,7 +122,7 @@ func New(c Config) (*Gateway, error) {
 	timeout, inFlight := orDefault(c.Timeout, 10*time.Second), orDefault(c.MaxInFlight, 512)
 	g := &Gateway{
 		regions: slices.Clone(c.Regions), tokens: c.Tokens, store: c.Store, logger: c.Logger,
-		metrics: newMetrics(c.Metrics), noise: newNoise(), explaining: newThrottle(), routes: routesOf(operations, refusals), maxGrants: orDefault(c.MaxGrants, metadata.MaxGrants),
+		metrics: newMetrics(c.Metrics), noise: newNoise(), explaining: newThrottle(), routes: routesOf(operations, refusals), quotas: c.Quotas.orAWS(),
 		reading: make(chan struct{}, maxReading), inFlight: make(chan struct{}, inFlight),
 		generating:  newSlowPlaces(max(1, inFlight/8)),
 		workTimeout: timeout - timeout/4, recordTimeout: timeout / 4,

@@ -92,7 +92,7 @@ func (c *call) createGrant(in *kmsapi.CreateGrantRequest) (work[kmsapi.CreateGra
 		return none, err
 	}
 	return work[kmsapi.CreateGrantResponse]{commit: func(ctx context.Context, tx *metadata.Tx) (*kmsapi.CreateGrantResponse, error) {
-		id, err := tx.InsertGrant(ctx, g, properties, c.gateway.maxGrants)
+		id, err := tx.InsertGrant(ctx, g, properties, c.gateway.quotas.Grants)
 		if errors.Is(err, metadata.ErrLimit) {
 			return nil, kmsapi.TooManyGrants(key.ARN())
 		}

@@ -151,7 +151,7 @@ func TestGrantIdentifiersAreRefused(t *testing.T) {
 }
 
 func TestGrantsOfAKeyAreLimited(t *testing.T) {
-	f := newFixture(t, func(c *Config) { c.MaxGrants = 2 })
+	f := newFixture(t, func(c *Config) { c.Quotas.Grants = 2 })
 	key := f.createKey(t, account1, "{}")
 	alice := f.addUser(t, account1, "alice", "")
 	var calls sync.WaitGroup

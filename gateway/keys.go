@@ -62,6 +62,9 @@ func (c *call) createKey(in *kmsapi.CreateKeyRequest) (work[kmsapi.CreateKeyResp
 		}
 	}
 	if c.entry == nil {
+		if err := c.limitKeys(); err != nil {
+			return work[kmsapi.CreateKeyResponse]{}, err
+		}
 		c.entry = &metadata.KeyEntry{Key: metadata.Key{
 			Region: c.region, ID: uuid.NewString(), Account: c.caller.Account, Store: c.gateway.defaultStore(c.region),
 			Spec: *in.KeySpec, Usage: *in.KeyUsage, Origin: *in.Origin, State: metadata.Enabled,
@@ -84,6 +87,9 @@ func (c *call) createKey(in *kmsapi.CreateKeyRequest) (work[kmsapi.CreateKeyResp
 	commit := func(ctx context.Context, tx *metadata.Tx) (*kmsapi.CreateKeyResponse, error) {
 		if err := tx.InsertKey(ctx, entry.Key, entry.Materials[0], document, tagsOf(in.Tags)); err != nil {
 			return nil, err
+		}
+		if err := tx.LimitKeys(ctx, entry.Account, entry.Region, c.gateway.quotas.Keys); err != nil {
+			return nil, tooManyKeys(entry.Account, err)
 		}
 		out := &kmsapi.CreateKeyResponse{KeyMetadata: metadataOf(entry)}
 		c.made = entry.ARN()

@@ -124,7 +124,7 @@ func (c *call) makeServiceKey(entry *metadata.KeyEntry, alias string) error {
 		}
 		return event.AppendJSON(nil), tx.InsertAlias(c.ctx, metadata.Alias{
 			Account: entry.Account, Region: entry.Region, Name: alias, KeyID: entry.ID, CreatedAt: c.now, UpdatedAt: c.now,
-		})
+		}, metadata.MaxAliases)
 	})
 }
 

@@ -61,10 +61,10 @@ VALUES (@account, @region, @name, @keyID, @createdAt, @createdAt)`
 
 // InsertAlias adds an alias for a key of the same account and region that is in a
 // [Manageable] state; a.UpdatedAt is not read. ErrExists if the account has the
-// alias in the region, ErrLimit if the key has [MaxAliases], *StateError or
+// alias in the region, ErrLimit if the key has limit aliases, *StateError or
 // ErrNotFound for the key.
-func (tx *Tx) InsertAlias(ctx context.Context, a Alias) error {
-	return wrap(tx.pointAlias(ctx, a, func() error {
+func (tx *Tx) InsertAlias(ctx context.Context, a Alias, limit int) error {
+	return wrap(tx.pointAlias(ctx, a, limit, func() error {
 		_, err := tx.tx.Exec(ctx, insertAlias, pgx.StrictNamedArgs{
 			"account": a.Account, "region": a.Region, "name": a.Name, "keyID": a.KeyID, "createdAt": a.CreatedAt,
 		})
@@ -86,8 +86,8 @@ RETURNING b.key_id`
 
 // UpdateAlias points an alias at another key; a.CreatedAt is not read. ErrNotFound
 // if the account has no such alias in the region; for the key as InsertAlias.
-func (tx *Tx) UpdateAlias(ctx context.Context, a Alias) error {
-	return wrap(tx.pointAlias(ctx, a, func() error {
+func (tx *Tx) UpdateAlias(ctx context.Context, a Alias, limit int) error {
+	return wrap(tx.pointAlias(ctx, a, limit, func() error {
 		var before string
 		err := tx.tx.QueryRow(ctx, updateAlias, pgx.StrictNamedArgs{
 			"account": a.Account, "region": a.Region, "name": a.Name, "keyID": a.KeyID, "updatedAt": a.UpdatedAt,
@@ -106,7 +106,7 @@ WHERE account = @account AND region = @region AND key_id = @keyID`
 
 // pointAlias runs point while the row of the key that the alias is to name is
 // locked, which makes the count of its aliases exact.
-func (tx *Tx) pointAlias(ctx context.Context, a Alias, point func() error) error {
+func (tx *Tx) pointAlias(ctx context.Context, a Alias, limit int, point func() error) error {
 	if err := tx.raiseKey(ctx, "name", a.Region, a.Account, a.KeyID, Manageable); err != nil {
 		return err
 	}
@@ -118,7 +118,7 @@ func (tx *Tx) pointAlias(ctx context.Context, a Alias, point func() error) error
 	if err := tx.tx.QueryRow(ctx, countAliases, args).Scan(&n); err != nil {
 		return err
 	}
-	if n > MaxAliases {
+	if n > limit {
 		return fmt.Errorf("key %s: %d aliases: %w", a.KeyID, n, ErrLimit)
 	}
 	tx.touch(a.Account, target{kindAlias, a.Region, a.Name})

@@ -136,7 +136,7 @@ func TestLimitsHoldWhenChangesRace(t *testing.T) {
 	}
 	if got := race(t, metadata.MaxAliases+10, func(i int) error {
 		return change(i, func(ctx context.Context, tx *metadata.Tx) error {
-			return tx.InsertAlias(ctx, metadata.Alias{Account: account, Region: region, Name: aliasName(i), KeyID: id, CreatedAt: noon})
+			return tx.InsertAlias(ctx, metadata.Alias{Account: account, Region: region, Name: aliasName(i), KeyID: id, CreatedAt: noon}, metadata.MaxAliases)
 		})
 	}); got != metadata.MaxAliases {
 		t.Errorf("%d aliases were added, want %d", got, metadata.MaxAliases)
@@ -150,7 +150,7 @@ func TestLimitsHoldWhenChangesRace(t *testing.T) {
 	}
 	f.insertAlias(t, account, "alias/z", elsewhere)
 	err := f.try(t.Context(), func(tx *metadata.Tx) error {
-		return tx.UpdateAlias(t.Context(), metadata.Alias{Account: account, Region: region, Name: "alias/z", KeyID: id, UpdatedAt: noon})
+		return tx.UpdateAlias(t.Context(), metadata.Alias{Account: account, Region: region, Name: "alias/z", KeyID: id, UpdatedAt: noon}, metadata.MaxAliases)
 	})
 	if !errors.Is(err, metadata.ErrLimit) {
 		t.Errorf("UpdateAlias to a full key = %v, want ErrLimit", err)

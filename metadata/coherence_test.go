@@ -118,7 +118,7 @@ func TestChangeReachesTheOtherStore(t *testing.T) {
 		t.Fatal("alias/a does not point to the first key")
 	}
 	f.change(t, func(tx *metadata.Tx) error {
-		return tx.UpdateAlias(ctx, metadata.Alias{Account: account, Region: region, Name: "alias/a", KeyID: second, UpdatedAt: noon})
+		return tx.UpdateAlias(ctx, metadata.Alias{Account: account, Region: region, Name: "alias/a", KeyID: second, UpdatedAt: noon}, metadata.MaxAliases)
 	})
 	eventually(t, "UpdateAlias is seen", func() bool { return points(second) })
 

@@ -101,7 +101,7 @@ func (f fixture) insertAlias(t *testing.T, owner, name, keyID string) {
 	f.change(t, func(tx *metadata.Tx) error {
 		return tx.InsertAlias(t.Context(), metadata.Alias{
 			Account: owner, Region: region, Name: name, KeyID: keyID, CreatedAt: noon,
-		})
+		}, metadata.MaxAliases)
 	})
 }
 

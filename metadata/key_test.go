@@ -26,7 +26,7 @@ func TestTagsAndAliasesOfAKeyReachTheOtherStore(t *testing.T) {
 	f.insertAlias(t, account, "alias/a", first)
 	see("CreateAlias", "[] [alias/a]", "[] []")
 	f.change(t, func(tx *metadata.Tx) error {
-		return tx.UpdateAlias(ctx, metadata.Alias{Account: account, Region: region, Name: "alias/a", KeyID: second, UpdatedAt: noon})
+		return tx.UpdateAlias(ctx, metadata.Alias{Account: account, Region: region, Name: "alias/a", KeyID: second, UpdatedAt: noon}, metadata.MaxAliases)
 	})
 	see("UpdateAlias", "[] []", "[] [alias/a]")
 	f.change(t, func(tx *metadata.Tx) error {

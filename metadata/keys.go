@@ -227,6 +227,9 @@ func (tx *Tx) InsertKey(ctx context.Context, k Key, m Material, p KeyPolicy, tag
 	batch.Queue(insertPolicy, pgx.StrictNamedArgs{
 		"account": k.Account, "region": k.Region, "keyID": k.ID, "document": p.Document, "bindings": p.bindings(),
 	})
+	if k.Service == "" {
+		batch.Queue(countKey, countArgs(k.Account, k.Region, 1))
+	}
 	if len(tags) > 0 {
 		batch.Queue(insertTags, tagArgs(k.Region, k.Account, k.ID, tags))
 	}

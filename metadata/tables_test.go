@@ -120,7 +120,7 @@ func TestChangesOfPendingKeysAreRefused(t *testing.T) {
 		},
 		"DeleteTags": func(tx *metadata.Tx) error { return tx.DeleteTags(ctx, region, account, id, []string{"k"}) },
 		"InsertAlias": func(tx *metadata.Tx) error {
-			return tx.InsertAlias(ctx, metadata.Alias{Account: account, Region: region, Name: "alias/x", KeyID: id, CreatedAt: noon})
+			return tx.InsertAlias(ctx, metadata.Alias{Account: account, Region: region, Name: "alias/x", KeyID: id, CreatedAt: noon}, metadata.MaxAliases)
 		},
 	} {
 		if err := f.try(ctx, change); !errors.Is(err, metadata.ErrState) {
@@ -169,7 +169,7 @@ func TestNothingOfAnotherAccountOrRegionIsReached(t *testing.T) {
 				return err
 			},
 			"InsertAlias": func(tx *metadata.Tx) error {
-				return tx.InsertAlias(ctx, metadata.Alias{Account: who.account, Region: who.region, Name: "alias/b", KeyID: id, CreatedAt: noon})
+				return tx.InsertAlias(ctx, metadata.Alias{Account: who.account, Region: who.region, Name: "alias/b", KeyID: id, CreatedAt: noon}, metadata.MaxAliases)
 			},
 		} {
 			if err := f.try(ctx, change); !errors.Is(err, metadata.ErrNotFound) {
@@ -193,19 +193,19 @@ func TestAliasLifecycle(t *testing.T) {
 	f.insertAlias(t, account, "alias/a", first)
 	f.insertAlias(t, account, "alias/b", first)
 	again := metadata.Alias{Account: account, Region: region, Name: "alias/a", KeyID: second, CreatedAt: noon}
-	if err := f.try(ctx, func(tx *metadata.Tx) error { return tx.InsertAlias(ctx, again) }); !errors.Is(err, metadata.ErrExists) {
+	if err := f.try(ctx, func(tx *metadata.Tx) error { return tx.InsertAlias(ctx, again, metadata.MaxAliases) }); !errors.Is(err, metadata.ErrExists) {
 		t.Errorf("InsertAlias again = %v, want ErrExists", err)
 	}
 	later := noon.AddDate(0, 0, 1)
 	moved := metadata.Alias{Account: account, Region: region, Name: "alias/a", KeyID: second, CreatedAt: noon, UpdatedAt: later}
-	f.change(t, func(tx *metadata.Tx) error { return tx.UpdateAlias(ctx, moved) })
+	f.change(t, func(tx *metadata.Tx) error { return tx.UpdateAlias(ctx, moved, metadata.MaxAliases) })
 	got, err := f.View().Alias(ctx, account, region, "alias/a")
 	if diff := cmp.Diff(&moved, got); err != nil || diff != "" {
 		t.Errorf("Alias after UpdateAlias: %v (-want +got):\n%s", err, diff)
 	}
 	missing := moved
 	missing.Name = "alias/none"
-	if err := f.try(ctx, func(tx *metadata.Tx) error { return tx.UpdateAlias(ctx, missing) }); !errors.Is(err, metadata.ErrNotFound) {
+	if err := f.try(ctx, func(tx *metadata.Tx) error { return tx.UpdateAlias(ctx, missing, metadata.MaxAliases) }); !errors.Is(err, metadata.ErrNotFound) {
 		t.Errorf("UpdateAlias of none = %v, want ErrNotFound", err)
 	}
 	for keyID, want := range map[string][]string{"": {"alias/a", "alias/b"}, first: {"alias/b"}, second: {"alias/a"}} {

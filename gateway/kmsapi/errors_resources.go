@@ -52,6 +52,11 @@ func TooManyTags() *Error { return &Error{TagException, "Too many tags"} }
 // ReservedTag refuses a tag key that begins with "aws:" in any casing.
 func ReservedTag() *Error { return &Error{TagException, "Tags beginning with aws: are reserved"} }
 
+// TooManyKeys refuses a key over the quota of its account.
+func TooManyKeys(account string) *Error {
+	return &Error{LimitExceededException, "The quota of keys has been reached for the account: " + account}
+}
+
 // Policies.
 
 // NoSuchPolicy refuses a policy name other than "default".

@@ -86,6 +86,7 @@ func TestErrorTexts(t *testing.T) {
 		"MalformedPolicyDocumentException: Statement[0].Effect: neither Allow nor Deny":                                                       kmsapi.PolicyMalformed("Statement[0].Effect: neither Allow nor Deny"),
 		"LimitExceededException: The key policy must not be larger than 32768 bytes.":                                                         kmsapi.PolicyTooLarge(),
 		"LimitExceededException: The quota of aliases has been reached for the key: " + arn:                                                   kmsapi.TooManyAliases(arn),
+		"LimitExceededException: The quota of keys has been reached for the account: 111122223333":                                            kmsapi.TooManyKeys("111122223333"),
 		"InvalidMarkerException: The request was rejected because the marker that specifies where pagination should next begin is not valid.": kmsapi.InvalidMarker(),
 		"InvalidGrantTokenException: The request was rejected because the specified grant token is not valid.":                                kmsapi.InvalidGrantToken(),
 		"InvalidArnException: ARN does not refer to a valid principal: arn:aws:iam::111122223333:user/x":                                      kmsapi.PrincipalNotFound("arn:aws:iam::111122223333:user/x"),
