@@ -2,6 +2,7 @@ package metadata
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -36,7 +37,8 @@ func (tx *Tx) CancelDeletion(ctx context.Context, k KeyName) error {
 const beginDeletion = `
 UPDATE keys SET state = @to, grants = 0, version = version + 1,
                 rotation_period = NULL, next_rotation_at = NULL, on_demand_started_at = NULL
-WHERE region = @region AND account = @account AND id = @id AND state = ANY (@from) AND deletion_at <= @now AND ` + claimStands
+WHERE region = @region AND account = @account AND id = @id AND state = ANY (@from) AND deletion_at <= @now AND ` + claimStands + `
+RETURNING service`
 
 // What hangs on a key, but for its materials. The wrapping keys of imports that live
 // in the token are destroyed when their time is over.
@@ -60,12 +62,16 @@ WHERE account = @account AND region = @region AND key_id = @id AND residency <> 
 func (tx *Tx) BeginDeletion(ctx context.Context, k KeyName, c Claim) error {
 	args := k.moving(Deleting)
 	args["holder"], args["now"] = c.Holder, c.Now
-	tag, err := tx.tx.Exec(ctx, beginDeletion, args)
-	if err != nil {
+	var service string
+	err := tx.tx.QueryRow(ctx, beginDeletion, args).Scan(&service)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return fmt.Errorf("delete key %s: %w", k.ID, ErrClaim)
+	case err != nil:
 		return wrap(err, "delete key %s", k.ID)
 	}
-	if tag.RowsAffected() == 0 {
-		return fmt.Errorf("delete key %s: %w", k.ID, ErrClaim)
+	if err := tx.uncountKey(ctx, k.Account, k.Region, service); err != nil {
+		return err
 	}
 	tx.touch(k.Account, target{kindKey, k.Region, k.ID})
 	rows, err := tx.tx.Query(ctx, dropAliases, k.args())

@@ -163,6 +163,7 @@ func TestDeletedKeyIsGone(t *testing.T) {
 	if grants, err := f.ListGrants(ctx, region, account, id, "", 10); err != nil || len(grants) != 0 {
 		t.Errorf("ListGrants = %d, %v, want none", len(grants), err)
 	}
+	f.wantKeys(t, account, region, 1)
 	if ids, err := f.ListKeys(ctx, account, region, "", 10); err != nil || !slices.Equal(ids, []string{kept}) {
 		t.Errorf("ListKeys = %v, %v, want %s", ids, err, kept)
 	}

@@ -36,8 +36,12 @@ func countArgs(account, region string, by int) pgx.StrictNamedArgs {
 	return pgx.StrictNamedArgs{"account": account, "region": region, "part": uuid.New(), "by": by}
 }
 
-// uncountKey counts a customer's key out that has been deleted.
-func (tx *Tx) uncountKey(ctx context.Context, account, region string) error {
+// uncountKey counts a key out that has been deleted; service is whose it was, empty
+// for a customer's, and those of services are not counted.
+func (tx *Tx) uncountKey(ctx context.Context, account, region, service string) error {
+	if service != "" {
+		return nil
+	}
 	_, err := tx.tx.Exec(ctx, countKey, countArgs(account, region, -1))
 	return wrap(err, "count keys of %s", account)
 }
