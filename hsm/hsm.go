@@ -111,6 +111,17 @@ type Token interface {
 	// with its outcome filled in. ErrUnsupported if the token cannot make keys
 	// of k.Spec.
 	Generate(ctx context.Context, on Call, k Key) (Key, error)
+	// Imports is nil if material for keys of a spec and usage can be brought in
+	// under a wrapping algorithm, else ErrUnsupported with the reason. It does not
+	// ask the token.
+	Imports(spec keyspec.Spec, usage keyspec.Usage, a keyspec.WrappingAlgorithm) error
+	// Import brings in material that was wrapped to a pair of usage ImportWrapping
+	// that Generate made, for the key that k identifies, and returns k with its
+	// outcome and with its MaterialID, which follows from KMS key id and material: it
+	// is the same when the same comes again, and tells nothing of the material.
+	// ErrInvalidCiphertext if it does not unwrap, ErrIncorrectMaterial if what comes
+	// out is no material of k.Spec.
+	Import(ctx context.Context, on Call, wrapping *Key, a keyspec.WrappingAlgorithm, wrapped []byte, k Key) (Key, error)
 	// Encrypt encrypts with AES-256-GCM under a fresh IV from the token.
 	Encrypt(ctx context.Context, on Call, k *Key, plaintext, aad []byte) (Ciphertext, error)
 	// Decrypt opens what Encrypt made. ErrInvalidCiphertext if the tag does not
@@ -178,6 +189,9 @@ var (
 	// ErrInvalidPublicKey: a peer's public key is not well encoded, or not a
 	// point of the key's curve.
 	ErrInvalidPublicKey = errors.New("hsm: public key of the peer is not valid")
+	// ErrIncorrectMaterial: what was wrapped for an import is no material of the key's
+	// spec.
+	ErrIncorrectMaterial = errors.New("hsm: not material of the key's spec")
 	// ErrMissing: the key is resident in the token, and the token does not have
 	// it. It may be back tomorrow, so nothing is given up; raise an alarm.
 	ErrMissing = errors.New("hsm: the token does not have the key")

@@ -11,10 +11,11 @@ import (
 // Labels of what is authenticated, so that nothing made for one purpose passes
 // for another.
 const (
-	labelBinding = "kmsgate/binding/v1"
-	labelCheck   = "kmsgate/check/v1"
-	labelService = "kmsgate/service-key/v1"
-	labelSeal    = "kmsgate/seal/v1"
+	labelBinding  = "kmsgate/binding/v1"
+	labelCheck    = "kmsgate/check/v1"
+	labelService  = "kmsgate/service-key/v1"
+	labelSeal     = "kmsgate/seal/v1"
+	labelMaterial = "kmsgate/imported-material/v1"
 )
 
 const macBytes = 32 // HMAC-SHA-256

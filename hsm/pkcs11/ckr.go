@@ -201,7 +201,7 @@ var returnCodes = map[returnCode]codeRow{
 
 // hsmErrors are what crosses the seam as it is.
 var hsmErrors = []error{
-	hsm.ErrInvalidCiphertext, hsm.ErrInvalidSignature, hsm.ErrInvalidPublicKey, hsm.ErrMissing, hsm.ErrBinding, hsm.ErrWrongMaterial, hsm.ErrUnsupported,
+	hsm.ErrInvalidCiphertext, hsm.ErrInvalidSignature, hsm.ErrInvalidPublicKey, hsm.ErrIncorrectMaterial, hsm.ErrMissing, hsm.ErrBinding, hsm.ErrWrongMaterial, hsm.ErrUnsupported,
 	hsm.ErrUnavailable, hsm.ErrBusy, hsm.ErrDeadline, hsm.ErrPIN,
 }
 

@@ -49,7 +49,10 @@ func (s *session) explore(mechanisms []uint) (err error) {
 			}
 		}
 	}
-	return x.dataKeyPairs()
+	if err := x.dataKeyPairs(); err != nil {
+		return err
+	}
+	return x.imports()
 }
 
 // broken tells a token that is away from one that cannot do something.

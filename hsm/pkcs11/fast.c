@@ -171,14 +171,14 @@ static km_ulong attributes(attribute_t *t, km_byte *p, km_ulong len) {
 	return count;
 }
 
-km_result km_unwrap(km_functions *fl, km_ulong session, km_ulong mechanism, km_ulong domain_key,
+km_result km_unwrap(km_functions *fl, km_ulong session, km_ulong mechanism, km_byte *param, km_ulong param_len, km_ulong unwrapping_key,
 	km_byte *blob, km_ulong blob_len, km_byte *template, km_ulong template_len) {
-	mechanism_t m = {mechanism, NULL, 0};
+	mechanism_t m = {mechanism, param_len ? param : NULL, param_len};
 	attribute_t t[TEMPLATE_MAX];
 	km_ulong count = attributes(t, template, template_len);
 	km_ulong (*unwrap)(km_ulong, mechanism_t *, km_ulong, km_byte *, km_ulong, attribute_t *, km_ulong, km_ulong *) = fl->f[F_UNWRAP];
 	km_result r = {CKR_ARGUMENTS_BAD, 0};
-	if (count <= TEMPLATE_MAX) r.rv = unwrap(session, &m, domain_key, blob_len ? blob : nothing, blob_len, t, count, &r.n);
+	if (count <= TEMPLATE_MAX) r.rv = unwrap(session, &m, unwrapping_key, blob_len ? blob : nothing, blob_len, t, count, &r.n);
 	return r;
 }
 

@@ -143,11 +143,16 @@ func (l *library) wrap(session handle, mechanism uint, domainKey, key handle, ou
 	return int(r.n), check("C_WrapKey", r.rv)
 }
 
-// unwrap makes an object of a blob under the domain key.
-func (l *library) unwrap(session handle, mechanism uint, domainKey handle, blob []byte, t template) (handle, error) {
+// unwrap makes an object of a blob under a domain key.
+func (l *library) unwrap(session handle, kind uint, domainKey handle, blob []byte, t template) (handle, error) {
+	return l.unwrapWith(session, mechanism{kind: kind}, domainKey, blob, t)
+}
+
+// unwrapWith makes an object of a blob under any key.
+func (l *library) unwrapWith(session handle, m mechanism, key handle, blob []byte, t template) (handle, error) {
 	encoded := t.encode()
-	r := C.km_unwrap(l.functions, C.km_ulong(session), C.km_ulong(mechanism), C.km_ulong(domainKey), data(blob), length(blob),
-		data(encoded), length(encoded))
+	r := C.km_unwrap(l.functions, C.km_ulong(session), C.km_ulong(m.kind), data(m.params), length(m.params), C.km_ulong(key),
+		data(blob), length(blob), data(encoded), length(encoded))
 	return handle(r.n), check("C_UnwrapKey", r.rv)
 }
 

@@ -45,7 +45,7 @@ km_result km_wrap(km_functions *fl, km_ulong session, km_ulong mechanism, km_ulo
 
 // A template is a byte string: for each attribute its type and its length, a
 // CK_ULONG each, and its value, padded with zeros to a multiple of eight bytes.
-km_result km_unwrap(km_functions *fl, km_ulong session, km_ulong mechanism, km_ulong domain_key,
+km_result km_unwrap(km_functions *fl, km_ulong session, km_ulong mechanism, km_byte *param, km_ulong param_len, km_ulong unwrapping_key,
 	km_byte *blob, km_ulong blob_len, km_byte *template, km_ulong template_len);
 km_result km_generate(km_functions *fl, km_ulong session, km_ulong mechanism, km_byte *template, km_ulong template_len);
 km_result km_create(km_functions *fl, km_ulong session, km_byte *template, km_ulong template_len);

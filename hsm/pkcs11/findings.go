@@ -25,8 +25,11 @@ type findings struct {
 	unwrapNeedsParams bool // CKA_EC_PARAMS in templates of C_UnwrapKey
 	copies            bool // C_CopyObject makes a token object of a session object
 
+	importing  map[keyspec.WrappingAlgorithm]ImportProfile
+	importWrap uint // mechanism of the material in the hybrid algorithms; zero: none
+
 	// What the token says of data that is not good.
-	badSignature, badOAEP, badPeer []returnCode
+	badSignature, badOAEP, badPeer, badWrapped []returnCode
 }
 
 type wayID struct {
@@ -42,7 +45,8 @@ type keyID struct {
 func newFindings(strict bool) *findings {
 	return &findings{
 		strict: strict, ways: map[wayID]AlgorithmProfile{}, keys: map[keyID]KeyProfile{}, wrapped: map[uint]map[keyID]bool{},
-		pointDER: true,
+		importing: map[keyspec.WrappingAlgorithm]ImportProfile{},
+		pointDER:  true,
 	}
 }
 
@@ -61,6 +65,9 @@ func (f *findings) specs() (specs []keyspec.Spec) {
 
 // makes is nil if keys of the spec and usage can be made and used.
 func (f *findings) makes(spec keyspec.Spec, usage keyspec.Usage) error {
+	if usage == keyspec.ImportWrapping {
+		usage = keyspec.EncryptDecrypt // the same keys, with one permission more
+	}
 	k, ok := f.keys[keyID{spec, usage}]
 	if !ok || k.Residency == Nowhere {
 		return fmt.Errorf("%w: %s keys for %s: %s", hsm.ErrUnsupported, spec, usage, k.Problem)
@@ -78,6 +85,9 @@ func (f *findings) makes(spec keyspec.Spec, usage keyspec.Usage) error {
 // domain key had at the start is given the benefit of the doubt: it refuses what
 // it cannot wrap.
 func (f *findings) wraps(mechanism uint, spec keyspec.Spec, usage keyspec.Usage) bool {
+	if usage == keyspec.ImportWrapping {
+		usage = keyspec.EncryptDecrypt
+	}
 	kinds, explored := f.wrapped[mechanism]
 	return !explored || kinds[keyID{spec, usage}]
 }

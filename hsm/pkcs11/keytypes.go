@@ -100,6 +100,7 @@ var pairUsages = map[keyspec.Usage]struct {
 	keyspec.EncryptDecrypt:         {mayEncrypt, mayEncrypt, (*session).proveDecrypter},
 	keyspec.KeyAgreement:           {mayDerive, 0, (*session).proveAgreement},
 	keyspec.EncapsulateDecapsulate: {mayDecapsulate, mayDecapsulate, (*session).proveDecapsulation},
+	keyspec.ImportWrapping:         {mayEncrypt | mayWrap, mayEncrypt, (*session).proveDecrypter},
 }
 
 func pair(kind, generate uint, usage keyspec.Usage, read func(*session, keyspec.Spec, handle) (*der.Public, error), which ...valueAttr) keyType {
@@ -118,6 +119,7 @@ func rsaTypes(bits uint) map[keyspec.Usage]keyType {
 	return map[keyspec.Usage]keyType{
 		keyspec.SignVerify:     pair(pkcs11.CKK_RSA, mechRSAKeyGen, keyspec.SignVerify, (*session).readModulus, which...),
 		keyspec.EncryptDecrypt: pair(pkcs11.CKK_RSA, mechRSAKeyGen, keyspec.EncryptDecrypt, (*session).readModulus, which...),
+		keyspec.ImportWrapping: pair(pkcs11.CKK_RSA, mechRSAKeyGen, keyspec.ImportWrapping, (*session).readModulus, which...),
 	}
 }
 

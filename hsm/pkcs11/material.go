@@ -33,6 +33,9 @@ func (e *Engine) Generate(ctx context.Context, on hsm.Call, k hsm.Key) (hsm.Key,
 		return hsm.Key{}, err
 	}
 	if k.Residency = e.residencyFor(&k); k.Residency == hsm.Resident {
+		if k.Usage == keyspec.ImportWrapping {
+			return hsm.Key{}, fmt.Errorf("%w: pairs for imports, which the token cannot wrap", hsm.ErrUnsupported)
+		}
 		k.Blob = newResidentID()
 	}
 	made, again := make(chan hsm.Key, 1), false

@@ -105,6 +105,7 @@ func (f *findings) conclude(e *Engine) {
 		{"signature that does not verify", f.badSignature},
 		{"ciphertext that is not OAEP", f.badOAEP},
 		{"point that is not on the curve", f.badPeer},
+		{"wrapped material that is damaged", f.badWrapped},
 	} {
 		for _, code := range slices.Compact(slices.Sorted(slices.Values(c.codes))) {
 			f.profile.Codes = append(f.profile.Codes, CodeProfile{For: c.about, Code: code.String()})

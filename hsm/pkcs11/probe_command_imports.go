@@ -83,7 +83,7 @@ func (p *prober) importAES() (err error) {
 }
 
 // isKnown proves that an AES key is the known one.
-func (p *prober) isKnown(key handle) error {
+func (s *session) isKnown(key handle) error {
 	block, err := aes.NewCipher(knownKey[:])
 	if err != nil {
 		return err
@@ -94,7 +94,7 @@ func (p *prober) isKnown(key handle) error {
 	}
 	iv := make([]byte, ivBytes)
 	sealed := gcm.Seal(nil, iv, canary[:], nil)
-	got, err := p.decrypt(key, iv, sealed, nil)
+	got, err := s.decrypt(key, iv, sealed, nil)
 	if errors.Is(err, hsm.ErrInvalidCiphertext) || err == nil && !bytes.Equal(got, canary[:]) {
 		return errOther
 	}

@@ -21,7 +21,9 @@ type Profile struct {
 	ECPoint string `json:"ecPoint,omitempty"`
 	// DataKeyPairs are the specs of pairs whose private key the token gives out.
 	DataKeyPairs []DataKeyPairProfile `json:"dataKeyPairs"`
-	// Imports are the ways in which key material from outside gets in.
+	// Imported are the ways in which imported material gets in, by wrapping algorithm.
+	Imported []ImportProfile `json:"imported"`
+	// Imports are the ways in which key material from outside could get in.
 	Imports []Trial `json:"imports,omitempty"`
 	// Enforced are the promises of attributes that were put to the test.
 	Enforced []Trial `json:"enforced,omitempty"`
@@ -67,6 +69,16 @@ type DataKeyPairProfile struct {
 	Spec    keyspec.Spec `json:"spec"`
 	Works   bool         `json:"works"`
 	Problem string       `json:"problem,omitempty"`
+}
+
+// ImportProfile is how imported material under one wrapping algorithm gets in:
+// "token" if it is unwrapped there; "raw" if only the RSA step is done there and the
+// material passes through the process for a moment, which strict refuses.
+type ImportProfile struct {
+	Algorithm keyspec.WrappingAlgorithm `json:"algorithm"`
+	Secrets   string                    `json:"secrets"` // AES and HMAC keys
+	Pairs     string                    `json:"pairs"`   // private keys, whose encoding is checked outside
+	Problem   string                    `json:"problem,omitempty"`
 }
 
 // WrapProfile is one wrap mechanism and one kind of key. For secret keys the

@@ -19,7 +19,7 @@ func (p *Profile) Write(w io.Writer, strict bool) error {
 	t := tabwriter.NewWriter(&aligned, 0, 0, 2, ' ', 0)
 	for _, part := range []func(io.Writer){
 		p.writeHead, func(w io.Writer) { p.writeSummary(w, strict) }, func(w io.Writer) { p.writeKeys(w, strict) }, p.writeWraps,
-		p.writeDataKeyPairs, p.writeTrials, p.writeMechanisms,
+		p.writeDataKeyPairs, func(w io.Writer) { p.writeImported(w, strict) }, p.writeTrials, p.writeMechanisms,
 	} {
 		part(t)
 	}
@@ -113,6 +113,23 @@ func (p *Profile) writeDataKeyPairs(w io.Writer) {
 	fmt.Fprintf(w, "\nDATA KEY PAIRS\tMADE\tNOTE\n")
 	for _, r := range p.DataKeyPairs {
 		fmt.Fprintf(w, "%s\t%s\t%s\n", r.Spec, yesNo(r.Works), r.Problem)
+	}
+}
+
+// importWays are the ways in which imported material gets in, as people read them.
+var importWays = map[string]string{InToken: "in the token", RawInToken: "through the process", Nowhere: "no"}
+
+func (p *Profile) writeImported(w io.Writer, strict bool) {
+	if len(p.Imported) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "\nIMPORTED MATERIAL UNDER\tAES, HMAC\tRSA, EC\tNOTE\n")
+	for _, r := range p.Imported {
+		note := r.Problem
+		if strict && (r.Secrets == RawInToken || r.Pairs == RawInToken) {
+			note = "STRICT REFUSES what passes through the process; " + note
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", r.Algorithm, importWays[r.Secrets], importWays[r.Pairs], note)
 	}
 }
 
