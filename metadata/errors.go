@@ -132,7 +132,7 @@ func wrap(err error, format string, args ...any) error {
 // isOurs tells whether an error has been turned into one of ours.
 func isOurs(err error) bool {
 	return slices.ContainsFunc([]error{
-		ErrNotFound, ErrExists, ErrState, ErrLimit, ErrInUse, ErrStale, ErrUnavailable, ErrUnknownOutcome,
+		ErrNotFound, ErrExists, ErrState, ErrOtherMaterial, ErrLimit, ErrInUse, ErrStale, ErrUnavailable, ErrUnknownOutcome,
 	}, func(ours error) bool { return errors.Is(err, ours) })
 }
 

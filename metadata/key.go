@@ -84,6 +84,22 @@ type KeyEntry struct {
 	Policy         *policy.Policy // bound
 }
 
+// Present tells whether the material can be used at a time: it is there, and has
+// not expired.
+func (m *Material) Present(now time.Time) bool {
+	return m.Residency != hsm.Absent && (m.ExpiresAt == nil || now.Before(*m.ExpiresAt))
+}
+
+// Whole tells whether the key has had material and all of it can be used at a time.
+func (e *KeyEntry) Whole(now time.Time) bool {
+	for i := range e.Materials {
+		if m := &e.Materials[i]; !m.Pending && !m.Present(now) {
+			return false
+		}
+	}
+	return len(e.Materials) > 0
+}
+
 // Current is the material that encrypts; nil if the key has none yet.
 func (e *KeyEntry) Current() *Material {
 	if len(e.Materials) == 0 || !e.Materials[0].Current {

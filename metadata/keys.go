@@ -208,7 +208,8 @@ SELECT @account, @region, @keyID, t.key, t.value
 FROM unnest(@keys::text[], @values::text[]) AS t (key, value)`
 
 // InsertKey adds a new key with its first material, its policy and its tags, in
-// one round trip. m must be of k. Nobody can have cached a key that was not
+// one round trip. m must be of k; it is the zero Material for a key that waits for
+// its import. Nobody can have cached a key that was not
 // there: it raises no version and notifies nobody. ErrExists if there is such a
 // key; ErrNotFound if its account or store is not there; ErrLimit for more than
 // [MaxTags] tags.
@@ -223,7 +224,9 @@ func (tx *Tx) InsertKey(ctx context.Context, k Key, m Material, p KeyPolicy, tag
 		"service": k.Service, "description": k.Description, "createdAt": k.CreatedAt,
 		"rotationPeriod": orNull(k.Rotation.PeriodDays), "nextRotationAt": k.Rotation.NextAt,
 	})
-	batch.Queue(insertMaterial, materialArgs(k, m))
+	if m.Residency != "" {
+		batch.Queue(insertMaterial, materialArgs(k, m))
+	}
 	batch.Queue(insertPolicy, pgx.StrictNamedArgs{
 		"account": k.Account, "region": k.Region, "keyID": k.ID, "document": p.Document, "bindings": p.bindings(),
 	})

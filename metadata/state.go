@@ -41,6 +41,10 @@ var (
 	Pending = PendingDeletion.Set() | PendingReplicaDeletion.Set()
 	// Manageable: tags, description, and becoming the target of an alias.
 	Manageable = AllStates &^ (Pending | Deleted.Set())
+	// Importable: GetParametersForImport and ImportKeyMaterial.
+	Importable = Enabled.Set() | Disabled.Set() | PendingImport.Set() | Updating.Set()
+	// Droppable: DeleteImportedKeyMaterial, and expiry.
+	Droppable = Importable&^Updating.Set() | Pending
 	// Grantable: new grants.
 	Grantable = Enabled.Set() | Unavailable.Set() | Updating.Set()
 	// present: whatever may be done to a key that callers can still see.
@@ -63,6 +67,10 @@ var (
 	// Losing: the token does not have the key's object. Recovering: it is back.
 	Losing     = Transition{Enabled.Set(), Unavailable}
 	Recovering = Transition{Unavailable.Set(), Enabled}
+	// Importing: the last material that a key lacked has come. AwaitingImport: imported
+	// material was deleted or has expired.
+	Importing      = Transition{PendingImport.Set(), Enabled}
+	AwaitingImport = Transition{Importable &^ Updating.Set(), PendingImport}
 	// SchedulingDeletion and CancellingDeletion: ScheduleKeyDeletion and
 	// CancelKeyDeletion, which tells nothing of the state that the key was in before.
 	SchedulingDeletion = Transition{Manageable &^ Updating.Set(), PendingDeletion}
