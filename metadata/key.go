@@ -48,6 +48,11 @@ type Rotation struct {
 	RequestedAt *time.Time // of a rotation on demand that is not done yet; nil for none
 }
 
+// Next is the automatic rotation that follows a time.
+func (r *Rotation) Next(after time.Time) time.Time {
+	return after.Add(time.Duration(r.PeriodDays) * 24 * time.Hour)
+}
+
 // RotationType says what a key was rotated by, in AWS's spelling (KMS API
 // Reference, RotationsListEntry).
 type RotationType string

@@ -41,6 +41,15 @@ func (v *View) Key(ctx context.Context, region, id string) (*KeyEntry, error) {
 	return e.(*KeyEntry), nil
 }
 
+// FreshKey is Key from Postgres, whatever is cached; what it read is cached then.
+func (v *View) FreshKey(ctx context.Context, region, id string) (*KeyEntry, error) {
+	e, err := v.fill(ctx, keyKey(region, id))
+	if err != nil {
+		return nil, wrap(err, "key %s", id)
+	}
+	return e.(*KeyEntry), nil
+}
+
 // Alias returns an alias of the account; name begins with "alias/". ErrNotFound
 // if the account has no such alias in the region.
 func (v *View) Alias(ctx context.Context, account, region, name string) (*Alias, error) {

@@ -12,6 +12,7 @@ type metrics struct {
 	done     *prometheus.CounterVec // by job
 	duration *prometheus.HistogramVec
 	last     *prometheus.GaugeVec
+	worn     prometheus.Gauge // materials
 }
 
 // Outcomes of a run.
@@ -39,9 +40,13 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		last: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "kmsgate_reconcile_last_success_timestamp_seconds", Help: "When a background job last ran without an error.",
 		}, []string{"job"}),
+		worn: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "kmsgate_worn_key_materials",
+			Help: "Key materials that are in use and have encrypted half as often as they may: their keys must be rotated.",
+		}),
 	}
 	if registerer != nil {
-		registerer.MustRegister(m.runs, m.done, m.duration, m.last)
+		registerer.MustRegister(m.runs, m.done, m.duration, m.last, m.worn)
 	}
 	return m
 }

@@ -24,6 +24,8 @@ type job struct {
 // jobs are all there are.
 var jobs = []job{
 	{"deletion", 10 * time.Second, (*Reconciler).Delete},
+	{"rotation", 5 * time.Second, (*Reconciler).Rotate},
+	{"wear", 10 * time.Minute, (*Reconciler).RotateWorn},
 }
 
 // claimFor is how long claimed work is nobody else's. Work that was cut off is begun

@@ -14,6 +14,9 @@ ALTER TABLE keys
     ADD COLUMN on_demand_started_at timestamptz, -- NULL: none is asked for
     ADD CHECK ((claimed_by IS NULL) = (claimed_until IS NULL)),
     ADD CHECK ((rotation_period IS NULL) = (next_rotation_at IS NULL));
+UPDATE keys k SET rotation_period = 365, next_rotation_at = created_at + interval '365 days' -- as keys of services are made from now on
+WHERE service <> '' AND origin = 'AWS_KMS'
+  AND EXISTS (SELECT FROM materials m WHERE m.region = k.region AND m.key_id = k.id AND m.current AND m.residency = 'wrapped');
 CREATE INDEX keys_due_deletion ON keys (deletion_at) WHERE state = 'PendingDeletion';
 CREATE INDEX keys_being_deleted ON keys (region, id) WHERE state = 'Deleted' AND claimed_until IS NOT NULL;
 CREATE INDEX keys_due_rotation ON keys (next_rotation_at) WHERE next_rotation_at IS NOT NULL;
