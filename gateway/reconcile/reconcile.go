@@ -25,6 +25,8 @@ type Config struct {
 	Fit func(context.Context) error
 	// Clock tells the time that work is due by.
 	Clock func() time.Time
+	// Webhook is where events are posted. Optional.
+	Webhook *Webhook
 	// Metrics is where the numbers are registered. Optional.
 	Metrics prometheus.Registerer
 }
@@ -35,9 +37,10 @@ type Reconciler struct {
 	// Holder is the name under which this process claims work: a new one at every start.
 	Holder  uuid.UUID
 	metrics *metrics
+	watched *watched
 }
 
 // New makes a Reconciler.
 func New(c Config) *Reconciler {
-	return &Reconciler{Config: c, Holder: uuid.New(), metrics: newMetrics(c.Metrics)}
+	return &Reconciler{Config: c, Holder: uuid.New(), metrics: newMetrics(c.Metrics), watched: newWatched(c.Metrics)}
 }

@@ -26,6 +26,8 @@ var jobs = []job{
 	{"deletion", 10 * time.Second, (*Reconciler).Delete},
 	{"rotation", 5 * time.Second, (*Reconciler).Rotate},
 	{"wear", 10 * time.Minute, (*Reconciler).RotateWorn},
+	{"events", 2 * time.Second, (*Reconciler).SendEvents},
+	{"watch", time.Minute, (*Reconciler).Watch},
 }
 
 // claimFor is how long claimed work is nobody else's. Work that was cut off is begun
