@@ -27,9 +27,10 @@ import (
 )
 
 const (
-	testRegion  = "us-east-1"
-	testStore   = "exercise-default" // a store whose resident keys a test may destroy
-	testAccount = "111122223333"
+	testRegion    = "us-east-1"
+	testStore     = "default"
+	residentStore = "resident" // whose keys live in the token
+	testAccount   = "111122223333"
 )
 
 // noon is when every fixture begins.
@@ -67,15 +68,18 @@ func openToken() (*pkcs11.Engine, error) {
 	}
 	engine, err := pkcs11.Open(context.Background(), pkcs11.Config{
 		Module: provisioned.Module, Label: provisioned.Label, PIN: pkcs11.PINFile(provisioned.PINFile),
+		Resident: []string{residentStore},
 	})
 	if err != nil {
 		return nil, err
 	}
 	var keys []hsm.ServiceKey
-	for _, kind := range hsm.ServiceKeyKinds {
-		id := make([]byte, 16)
-		_, _ = rand.Read(id) // never fails (crypto/rand, since Go 1.24)
-		keys = append(keys, hsm.ServiceKey{Store: testStore, Kind: kind, Generation: 1, ID: id})
+	for _, store := range []string{testStore, residentStore} {
+		for _, kind := range hsm.ServiceKeyKinds {
+			id := make([]byte, 16)
+			_, _ = rand.Read(id) // never fails (crypto/rand, since Go 1.24)
+			keys = append(keys, hsm.ServiceKey{Store: store, Kind: kind, Generation: 1, ID: id})
+		}
 	}
 	_, err = engine.CreateServiceKeys(context.Background(), keys)
 	return engine, err
@@ -103,6 +107,9 @@ func newFixture(t *testing.T) *fixture {
 			tx.EnsureKeyStore(t.Context(), metadata.KeyStore{
 				ID: testStore, Region: testRegion, Type: metadata.DefaultKeyStore, State: metadata.Connected, CreatedAt: noon,
 			}),
+			tx.EnsureKeyStore(t.Context(), metadata.KeyStore{
+				ID: residentStore, Region: testRegion, Account: testAccount, Type: metadata.CloudHSMKeyStore, State: metadata.Connected, CreatedAt: noon,
+			}),
 		)
 	})
 	return f
@@ -113,7 +120,7 @@ func (f *fixture) instance(t *testing.T) (*Reconciler, *bytes.Buffer) {
 	t.Helper()
 	log := new(bytes.Buffer)
 	return New(Config{
-		Store: f.database.Open(t, nil), Tokens: map[string]hsm.Token{testStore: f.token},
+		Store: f.database.Open(t, nil), Tokens: map[string]hsm.Token{testStore: f.token, residentStore: f.token},
 		Logger: slog.New(slog.NewTextHandler(log, nil)), Fit: func(context.Context) error { return nil },
 		Clock: func() time.Time { return noon }, Metrics: prometheus.NewRegistry(),
 	}), log
