@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"kmsgate/gateway/identity"
+	"kmsgate/gateway/reconcile"
 	"kmsgate/hsm"
 	"kmsgate/metadata"
 )
@@ -104,6 +106,7 @@ type Gateway struct {
 
 	associations []Association
 	issuers      *identity.Issuers
+	reconciler   *reconcile.Reconciler
 }
 
 // New checks the configuration and makes a Gateway.
@@ -139,14 +142,20 @@ func New(c Config) (*Gateway, error) {
 	if g.clock == nil {
 		g.clock = time.Now
 	}
+	g.reconciler = reconcile.New(reconcile.Config{
+		Store: c.Store, Tokens: c.Tokens, Logger: c.Logger, Clock: g.clock, Metrics: c.Metrics, Fit: g.fit,
+	})
 	return g, nil
 }
 
 // Run does the gateway's periodic work until ctx ends: it records the counts of
 // refusals that were not recorded one by one, stores the last uses of access keys,
 // and forgets why old requests were refused, and sessions and their keys that are
-// over. It flushes once more at the end.
+// over. It flushes once more at the end. Beside it run the jobs of package reconcile.
 func (g *Gateway) Run(ctx context.Context) {
+	var jobs sync.WaitGroup
+	jobs.Go(func() { g.reconciler.Run(ctx) })
+	defer jobs.Wait()
 	tick, forget, noteUses := time.NewTicker(time.Second), time.NewTicker(forgetEvery), time.NewTicker(noteUsesEvery)
 	defer tick.Stop()
 	defer forget.Stop()

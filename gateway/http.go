@@ -12,7 +12,6 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
@@ -56,14 +55,8 @@ func (g *Gateway) Handler() http.Handler {
 	return r
 }
 
-// readyTimeout bounds one readiness check.
-const readyTimeout = 3 * time.Second
-
 func (g *Gateway) serveReady(w http.ResponseWriter, r *http.Request) {
-	// The answer is others' too: a client that goes away does not end the check.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), readyTimeout)
-	defer cancel()
-	if err := g.readiness.ask(ctx, g.clock, g.Ready); err != nil {
+	if err := g.fit(r.Context()); err != nil {
 		g.logger.Warn("not ready", "error", err)
 		plain(w, http.StatusServiceUnavailable, "not ready: see the log\n")
 		return

@@ -119,6 +119,7 @@ var rates = map[bucket]rate.Limit{
 	"RevokeGrant":         50,
 	"DeleteAlias":         15,
 	"PutKeyPolicy":        15,
+	"ScheduleKeyDeletion": 15,
 	"TagResource":         10,
 	"GetCallerIdentity":   1000,
 	"AssumeRole":          600,

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"kmsgate/gateway/arn"
+	"kmsgate/gateway/kmsapi"
 	"kmsgate/hsm/keyspec"
 	"kmsgate/metadata"
 )
@@ -126,6 +127,8 @@ type target struct {
 	public bool
 	// states in which the operation is allowed; zero for every state.
 	states metadata.States
+	// otherwise is what is said of other states. Nil: what they are.
+	otherwise func(arn string, state kmsapi.KeyState) *kmsapi.Error
 }
 
 // work is what a handler's check step found fit to be done. Both steps are

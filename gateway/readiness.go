@@ -27,3 +27,14 @@ func (r *readiness) ask(ctx context.Context, clock func() time.Time, check func(
 	}
 	return r.err
 }
+
+// readyTimeout bounds one readiness check.
+const readyTimeout = 3 * time.Second
+
+// fit tells whether the gateway can serve, by an answer that is not old. The answer is
+// others' too: a caller who goes away does not end the check.
+func (g *Gateway) fit(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readyTimeout)
+	defer cancel()
+	return g.readiness.ask(ctx, g.clock, g.Ready)
+}

@@ -13,7 +13,6 @@ type refusal struct {
 // the reason that the caller is told. A test holds operations and refusals
 // together against the newest AWS SDK, so that nothing is missing by oversight.
 var refusals = []refusal{
-	{"CancelKeyDeletion", notDeleted, false},
 	{"ConnectCustomKeyStore", noCustomStores, false},
 	{"CreateCustomKeyStore", noCustomStores, false},
 	{"DeleteCustomKeyStore", noCustomStores, false},
@@ -28,7 +27,6 @@ var refusals = []refusal{
 	{"ListKeyRotations", noRotation, true},
 	{"ReplicateKey", noReplicas, false},
 	{"RotateKeyOnDemand", noRotation, false},
-	{"ScheduleKeyDeletion", notDeleted, false},
 	{"UpdateCustomKeyStore", noCustomStores, false},
 	{"UpdatePrimaryRegion", noReplicas, false},
 }
@@ -38,7 +36,6 @@ const (
 	noImport       = "Imported key material is not served yet."
 	noReplicas     = "Multi-Region keys are not served yet."
 	noRotation     = "Key rotation is not served yet."
-	notDeleted     = "Key deletion is not served yet."
 )
 
 func refused(r refusal) error {

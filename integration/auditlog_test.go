@@ -78,7 +78,7 @@ func TestRecordsOfCalls(t *testing.T) {
 		{operation: "Decrypt", in: m{"CiphertextBlob": blob, "EncryptionContext": context, "DryRun": true}, parameters: m{"encryptionAlgorithm": algorithm, "encryptionContext": context, "dryRun": true}, resources: []string{key}, readOnly: true, code: "DryRunOperationException", message: dryRunText},
 		{operation: "Decrypt", in: m{"CiphertextBlob": blob, "KeyId": second}, parameters: m{"keyId": second, "encryptionAlgorithm": algorithm}, resources: []string{second}, readOnly: true, code: "IncorrectKeyException", message: incorrectText},
 		{operation: "Encrypt", in: m{"KeyId": keyARN(other, nowhere), "Plaintext": plaintext}, parameters: m{"keyId": keyARN(other, nowhere), "encryptionAlgorithm": algorithm}, readOnly: true, code: "AccessDenied", message: denied(own, "Encrypt", "this resource") + hidden},
-		{operation: "ScheduleKeyDeletion", in: m{"KeyId": key}, code: "UnsupportedOperationException", message: "Key deletion is not served yet."},
+		{operation: "ReplicateKey", in: m{"KeyId": key}, code: "UnsupportedOperationException", message: "Multi-Region keys are not served yet."},
 		{operation: "Decrypt", in: m{"CiphertextBlob": "not base64, but " + hideText("a secret in its place")}, readOnly: true, code: "SerializationException", message: "Value can not be converted to a Blob: Base64 encoded length is expected a multiple of 4 bytes but found: 37"},
 		{operation: "GenerateDataKey", in: m{"KeyId": key, "NumberOfBytes": 1, "GrantTokens": []string{hideText("a grant token of somebody")}}, parameters: m{"keyId": key, "numberOfBytes": 1.0}, readOnly: true, code: "InvalidGrantTokenException", message: "The request was rejected because the specified grant token is not valid."},
 	}

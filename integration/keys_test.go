@@ -128,7 +128,7 @@ func manyTags(n int) (tags []m) {
 var (
 	aForms = []string{"DescribeKey", "Encrypt", "GenerateDataKey", "GenerateDataKeyWithoutPlaintext"}
 	kForms = []string{
-		"DisableKey", "EnableKey", "GetKeyPolicy", "ListKeyPolicies", "ListResourceTags", "PutKeyPolicy", "TagResource", "UntagResource",
+		"CancelKeyDeletion", "ScheduleKeyDeletion", "DisableKey", "EnableKey", "GetKeyPolicy", "ListKeyPolicies", "ListResourceTags", "PutKeyPolicy", "TagResource", "UntagResource",
 		"UpdateKeyDescription",
 	}
 )

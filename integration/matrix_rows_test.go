@@ -120,6 +120,11 @@ var kmsRows = []matrixRow{
 	wrongUsage(usesKey("Encapsulate", signingKey, key("EncapsulationAlgorithm", "ML_KEM"))),
 	wrongUsage(usesKey("Decapsulate", signingKey, key("EncapsulationAlgorithm", "ML_KEM", "SharedSecretCiphertextBlob", "AA=="))),
 
+	managesKey("CancelKeyDeletion", func(c *matrixCase) m {
+		c.byRoot("ScheduleKeyDeletion", m{"PendingWindowInDays": 7})
+		return m{"KeyId": c.key}
+	}),
+	managesKey("ScheduleKeyDeletion", key("PendingWindowInDays", 7)),
 	managesKey("DisableKey", key()),
 	managesKey("EnableKey", key()),
 	managesKey("GetKeyLastUsage", key()),

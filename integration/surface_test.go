@@ -15,10 +15,10 @@ import (
 // served are the operations that are served. TestEverySDKOperationAnswers shows
 // that all others are refused.
 var served = []string{
-	"CreateAlias", "CreateGrant", "CreateKey", "Decapsulate", "Decrypt", "DeleteAlias", "DeriveSharedSecret", "DescribeKey", "DisableKey", "EnableKey",
+	"CancelKeyDeletion", "CreateAlias", "CreateGrant", "CreateKey", "Decapsulate", "Decrypt", "DeleteAlias", "DeriveSharedSecret", "DescribeKey", "DisableKey", "EnableKey",
 	"Encapsulate", "Encrypt", "GenerateDataKey", "GenerateDataKeyPair", "GenerateDataKeyPairWithoutPlaintext",
 	"GenerateDataKeyWithoutPlaintext", "GenerateMac", "GenerateRandom", "GetKeyLastUsage", "GetKeyPolicy", "GetPublicKey", "ListAliases", "ListGrants", "ListKeyPolicies",
-	"ListKeys", "ListResourceTags", "ListRetirableGrants", "PutKeyPolicy", "ReEncrypt", "RetireGrant", "RevokeGrant", "Sign", "TagResource", "UntagResource", "UpdateAlias",
+	"ListKeys", "ListResourceTags", "ListRetirableGrants", "PutKeyPolicy", "ReEncrypt", "RetireGrant", "RevokeGrant", "ScheduleKeyDeletion", "Sign", "TagResource", "UntagResource", "UpdateAlias",
 	"UpdateKeyDescription", "Verify", "VerifyMac",
 }
 
@@ -94,6 +94,8 @@ var (
 // modelled are the errors of each operation beyond those of everywhere (KMS API
 // Reference, "Errors" of each action).
 var modelled = map[string][]string{
+	"CancelKeyDeletion":                   managing,
+	"ScheduleKeyDeletion":                 managing,
 	"CreateAlias":                         {"AlreadyExistsException", "InvalidAliasNameException", "KMSInvalidStateException", "LimitExceededException", "NotFoundException"},
 	"CreateGrant":                         {"DisabledException", "DryRunOperationException", "InvalidArnException", "InvalidGrantTokenException", "KMSInvalidStateException", "LimitExceededException", "NotFoundException"},
 	"ListGrants":                          {"InvalidArnException", "InvalidGrantIdException", "InvalidMarkerException", "KMSInvalidStateException", "NotFoundException"},
@@ -202,6 +204,6 @@ func TestSDKKnowsTheErrors(t *testing.T) {
 	wantError(t, err, "AccessDeniedException", denied(other, "Encrypt", "this resource")+hidden)
 	_, err = c.CreateGrant(t.Context(), &kms.CreateGrantInput{KeyId: &key, GranteePrincipal: aws.String(rootOf("999999999999")), Operations: []types.GrantOperation{types.GrantOperationDecrypt}})
 	wantError(t, err, "InvalidArnException", "ARN does not refer to a valid principal: "+rootOf("999999999999"))
-	_, err = c.ScheduleKeyDeletion(t.Context(), &kms.ScheduleKeyDeletionInput{KeyId: &key})
-	wantError(t, err, "UnsupportedOperationException", "Key deletion is not served yet.")
+	_, err = c.ReplicateKey(t.Context(), &kms.ReplicateKeyInput{KeyId: &key, ReplicaRegion: aws.String("eu-west-1")})
+	wantError(t, err, "UnsupportedOperationException", "Multi-Region keys are not served yet.")
 }

@@ -37,6 +37,9 @@ type Key struct {
 	Rotation        Rotation
 }
 
+// Name is the key's name.
+func (k *Key) Name() KeyName { return KeyName{Region: k.Region, Account: k.Account, ID: k.ID} }
+
 // ARN is the key's ARN.
 func (k *Key) ARN() string { return arn.KeyARNOf(k.Region, k.Account, k.ID) }
 

@@ -120,6 +120,11 @@ func WrongState(arn string, state KeyState) *Error {
 	return &Error{KMSInvalidStateException, arn + stateTexts[state]}
 }
 
+// NotPendingDeletion refuses to cancel a deletion that nobody has scheduled.
+func NotPendingDeletion(arn string, _ KeyState) *Error {
+	return &Error{KMSInvalidStateException, arn + " is not pending deletion."}
+}
+
 // KeyUsageInvalid refuses an operation that is not of the key's usage.
 func KeyUsageInvalid(arn string, usage keyspec.Usage, operation string) *Error {
 	return &Error{InvalidKeyUsageException, arn + " key usage is " + string(usage) + " which is not valid for " + operation + "."}
