@@ -64,7 +64,7 @@ func TestUsersAreDecidedByTheirPolicies(t *testing.T) {
 	nobody := f.addUser(t, account1, "nobody", "")
 	f.addUser(t, account1, "allowed", allow)
 	f.addUser(t, account1, "denied", identityPolicy("Deny", "kms:*", "*"))
-	f.addUser(t, account1, "elsewhere", identityPolicy("Allow", "kms:Encrypt", "arn:aws:kms:*:*:key/0*"))
+	f.addUser(t, account1, "elsewhere", identityPolicy("Allow", "kms:Encrypt", "arn:aws:kms:*:*:key/mrk-*"))
 	f.addUser(t, account1, "member", "")
 	f.addUser(t, account1, "bounded", allow)
 	named := f.addUser(t, account1, "named", "")
