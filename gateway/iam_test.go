@@ -237,7 +237,7 @@ func TestIAMTargets(t *testing.T) {
 		return "User: " + in + ":user/" + caller + " is not authorized to perform: iam:" + action + " on resource: " + resource +
 			" because no identity-based policy allows the iam:" + action + " action"
 	}
-	policyARN := "&PolicyArn=" + in + ":policy/"
+	policyARN, noKey := "&PolicyArn="+in+":policy/", "&AccessKeyId=AKIAMISSINGMISSING22"
 	for _, tc := range []struct {
 		caller, form string
 		status       int
@@ -248,7 +248,9 @@ func TestIAMTargets(t *testing.T) {
 		{"nobody", "GetUser", 403, denial("nobody", "GetUser", "user nobody")},
 		{"nobody", "ListUsers", 403, denial("nobody", "ListUsers", "*")},
 		{"nobody", "GetRole&RoleName=missing", 403, denial("nobody", "GetRole", "role missing")},
-		{"nobody", "GetPolicy" + policyARN + "missing", 403, denial("nobody", "GetPolicy", in+":policy/missing")},
+		{"nobody", "GetPolicy" + policyARN + "missing", 403, denial("nobody", "GetPolicy", "policy "+in+":policy/missing")},
+		{"nobody", "GetAccessKeyLastUsed" + noKey, 403, denial("nobody", "GetAccessKeyLastUsed", strings.Replace(noKey, "&AccessKeyId=", "access key ", 1))},
+		{"nobody", "GetAccessKeyLastUsed&AccessKeyId=" + f.keys["limited"].AccessKeyID, 403, denial("nobody", "GetAccessKeyLastUsed", "access key "+f.keys["limited"].AccessKeyID)},
 		{"admin", "GetUser&UserName=nobody", 200, "<Arn>" + in + ":user/nobody</Arn>"},
 		{"admin", "GetUser&UserName=missing", 404, "The user with name missing cannot be found."},
 		{"admin", "GetUser&UserName=stranger", 404, "The user with name stranger cannot be found."},

@@ -34,6 +34,8 @@ type resource struct {
 	entry *metadata.PrincipalEntry
 	// name of a thing of IAM; empty for the account's root.
 	name string
+	// accessKey is the id that the request names the target by; onHolder only.
+	accessKey string
 	// grant that is the target; nil if it is missing, and for other kinds.
 	grant *metadata.Grant
 	// alias that the request named the key by; empty if it did not.
