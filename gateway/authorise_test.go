@@ -238,6 +238,7 @@ func TestLockoutIsCheckedForTheUser(t *testing.T) {
 	}
 	f.ask(t, "user", "PutKeyPolicy", object{"KeyId": key, "Policy": policy(other)}, kmsapi.MalformedPolicyDocumentException)
 	f.ask(t, "user", "PutKeyPolicy", object{"KeyId": key, "Policy": policy(other), "BypassPolicyLockoutSafetyCheck": true}, denied)
+	f.ask(t, "user", "PutKeyPolicy", object{"KeyId": key, "Policy": policy(user), "BypassPolicyLockoutSafetyCheck": false}, denied) // it is not left out
 	f.ask(t, "user", "PutKeyPolicy", object{"KeyId": key, "Policy": policy(user)}, "")
 	f.ask(t, account1, "PutKeyPolicy", object{"KeyId": key, "Policy": policy(account1)}, denied)
 	f.ask(t, "user", "PutKeyPolicy", object{"KeyId": key, "Policy": policy(other), "BypassPolicyLockoutSafetyCheck": true}, "")

@@ -165,8 +165,8 @@ func (f *facts) list(member string) (values []string) {
 
 // given is a truth value of the request; absent when the request leaves it out.
 func (f *facts) given(member string) []string {
-	if v, ok := f.value(member); ok && v.Kind() == reflect.Bool && v.Bool() {
-		return []string{"true"}
+	if v, ok := f.value(member); ok && v.Kind() == reflect.Bool {
+		return one(strconv.FormatBool(v.Bool()))
 	}
 	return nil
 }

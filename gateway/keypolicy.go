@@ -63,7 +63,7 @@ func (c *call) putKeyPolicy(in *kmsapi.PutKeyPolicyRequest) (work[kmsapi.Empty],
 	if kmsapi.Or(in.PolicyName, policyName) != policyName {
 		return work[kmsapi.Empty]{}, kmsapi.NoSuchPolicy()
 	}
-	bound, err := c.checkPolicy(*in.Policy, key.ARN(), in.BypassPolicyLockoutSafetyCheck, c.facts(&c.resources[0], in))
+	bound, err := c.checkPolicy(*in.Policy, key.ARN(), kmsapi.Or(in.BypassPolicyLockoutSafetyCheck, false), c.facts(&c.resources[0], in))
 	if err != nil {
 		return work[kmsapi.Empty]{}, err
 	}

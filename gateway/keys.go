@@ -57,7 +57,7 @@ func (c *call) createKey(in *kmsapi.CreateKeyRequest) (work[kmsapi.CreateKeyResp
 	document := metadata.KeyPolicy{Document: policy.DefaultKeyPolicy(c.caller.Account)}
 	if in.Policy != nil {
 		var err error
-		if document, err = c.checkPolicy(*in.Policy, "*", in.BypassPolicyLockoutSafetyCheck, c.facts(nil, in)); err != nil {
+		if document, err = c.checkPolicy(*in.Policy, "*", kmsapi.Or(in.BypassPolicyLockoutSafetyCheck, false), c.facts(nil, in)); err != nil {
 			return work[kmsapi.CreateKeyResponse]{}, err
 		}
 	}
