@@ -154,6 +154,47 @@ func UpdateRole(ctx context.Context, tx *metadata.Tx, r *Request, in *UpdateRole
 	return &UpdateRoleResponse{}, err
 }
 
+// UpdateRoleDescriptionRequest changes the description (IAM API Reference,
+// UpdateRoleDescription, which UpdateRole replaces; Terraform still sends it).
+type UpdateRoleDescriptionRequest struct {
+	RoleName    *string `kms:"required,len=1..64,pattern=IAMName"`
+	Description *string `kms:"required,len=0..1000,pattern=Text"`
+}
+
+// UpdateRoleDescription changes the description of a role and returns it, without its
+// tags.
+func UpdateRoleDescription(r *Request, in *UpdateRoleDescriptionRequest) (Work[RoleResponse], error) {
+	var role Role
+	return Work[RoleResponse]{
+		Do: func(ctx context.Context) (*RoleResponse, error) {
+			out, err := GetRole(ctx, r, &RoleRequest{RoleName: in.RoleName})
+			if err == nil {
+				role = out.Role
+				role.Description, role.Tags = *in.Description, nil
+			}
+			return nil, err
+		},
+		Commit: func(ctx context.Context, tx *metadata.Tx) (*RoleResponse, error) {
+			_, err := done(tx.UpdateRole(ctx, r.Caller.Account, *in.RoleName, metadata.RoleChange{Description: in.Description}), NoSuchRole(*in.RoleName))
+			return &RoleResponse{role}, err
+		},
+	}, nil
+}
+
+// InstanceProfilesResponse has no instance profiles: there are none here. Who deletes
+// a role, as Terraform does, asks for them first (IAM API Reference,
+// ListInstanceProfilesForRole).
+type InstanceProfilesResponse struct {
+	InstanceProfiles []struct{} `xml:"InstanceProfiles>member"`
+	Paged
+}
+
+// ListInstanceProfilesForRole lists nothing.
+func ListInstanceProfilesForRole(_ context.Context, _ *Request, in *RolePageRequest) (*InstanceProfilesResponse, error) {
+	_, err := pageOf(in.Marker, in.MaxItems)
+	return new(InstanceProfilesResponse), err
+}
+
 // UpdateAssumeRolePolicyRequest replaces a trust policy (IAM API Reference,
 // UpdateAssumeRolePolicy).
 type UpdateAssumeRolePolicyRequest struct {
