@@ -157,6 +157,31 @@ func TestMissingKeysLookLikeForbiddenOnes(t *testing.T) {
 	f.ask(t, "everything", "Decrypt", object{"KeyId": key, "CiphertextBlob": blob}, kmsapi.IncorrectKeyException)
 }
 
+// TestDeniesOfOnesOwnTellNothingOfOthersKeys: whoever writes the Denies can't read in
+// the refusals what there is in another account, not even by conditions that hold of
+// keys that exist alone.
+func TestDeniesOfOnesOwnTellNothingOfOthersKeys(t *testing.T) {
+	f := newFixture(t, nil)
+	key := f.createKey(t, account1, "{}")
+	f.ask(t, account1, "CreateAlias", object{"AliasName": "alias/there", "TargetKeyId": key}, "")
+	alias := "arn:aws:kms:" + testRegion + ":" + account1 + ":alias/"
+	missing := key[:len(key)-36] + uuid.NewString()
+	f.addUser(t, account2, "denied", identityPolicy("Deny", "kms:*", "*"))
+	f.addUser(t, account2, "curious", `{"Version":"2012-10-17","Statement":{"Effect":"Deny","Action":"kms:*","Resource":"*","Condition":{"Null":{"kms:KeySpec":"false"}}}}`)
+	f.addUser(t, account2, "guessing", identityPolicy("Deny", "kms:*", key))
+	for _, caller := range []string{"denied", "curious", "guessing"} {
+		for _, names := range [][2]string{{key, missing}, {alias + "there", alias + "missing"}} {
+			texts := [2]string{}
+			for i, id := range names {
+				texts[i] = strings.ReplaceAll(f.encrypts(t, caller, id), id, "KEY")
+			}
+			if texts[0] != texts[1] {
+				t.Errorf("%s of what is there\n%s\nof what is not\n%s", caller, texts[0], texts[1])
+			}
+		}
+	}
+}
+
 // TestUsersCannotComeBack: what names a user means that user, and not the next one of
 // that name; and its access key ends with it.
 func TestUsersCannotComeBack(t *testing.T) {
