@@ -184,6 +184,9 @@ func TestFactsOfRequests(t *testing.T) {
 				"sts:transitivetagkeys": "a", "aws:requesttag/a": "1", "aws:tagkeys": "a", "aws:resourcetag/team": "red", "iam:resourcetag/team": "red",
 			}},
 		},
+		"AssumeRole for as long as usual": {
+			serviceSTS, "AssumeRole", `{}`, resource{}, []map[string]string{{"sts:durationseconds": "3600"}},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
