@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -279,6 +280,27 @@ func TestIAMTargets(t *testing.T) {
 		if a := f.form(t, tc.caller, "iam", globalRegion, iamForm+tc.form); !a.has(tc.status, tc.text) {
 			t.Errorf("%s by %s: %d %s, want %d %s", tc.form, tc.caller, a.status, a.body, tc.status, tc.text)
 		}
+	}
+}
+
+// TestPagesOfRolesAreBounded: however many are asked for, for each has a document.
+func TestPagesOfRolesAreBounded(t *testing.T) {
+	f := newFixture(t, nil)
+	roles := map[string]string{}
+	for i := range 101 {
+		roles[fmt.Sprintf("role-%03d", i)] = ""
+	}
+	f.addPrincipals(t, account1, metadata.Role, roles)
+	list := iamForm + "ListRoles&MaxItems=1000"
+	first := f.form(t, account1, "iam", globalRegion, list)
+	_, rest, _ := strings.Cut(first.body, "<Marker>")
+	marker, _, _ := strings.Cut(rest, "</Marker>")
+	if n := strings.Count(first.body, "<RoleName>"); n != 100 || !first.has(200, "<IsTruncated>true") {
+		t.Fatalf("%d of 101 roles: %d %.200s, want 100 and that there are more", n, first.status, first.body)
+	}
+	second := f.form(t, account1, "iam", globalRegion, list+"&Marker="+url.QueryEscape(marker))
+	if n := strings.Count(second.body, "<RoleName>"); n != 1 || !second.has(200, "<IsTruncated>false") {
+		t.Errorf("then %d: %d %.200s, want the last one", n, second.status, second.body)
 	}
 }
 

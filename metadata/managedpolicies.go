@@ -98,9 +98,9 @@ type PolicyFilter struct {
 }
 
 // Paths and names have none of the characters of LIKE but the underscore;
-// starts_with has none.
+// starts_with has none. A list does without documents, which may be large.
 const listManagedPolicies = `
-SELECT account, name, path, id, description, document, created_at, attachments, boundaries
+SELECT account, name, path, id, description, CASE WHEN @name = '' THEN '' ELSE document END AS document, created_at, attachments, boundaries
 FROM (
 	SELECT p.*,
 		(SELECT count(*) FROM policy_attachments t WHERE t.account = p.account AND t.policy_name = p.name)::int AS attachments,
@@ -116,8 +116,8 @@ WHERE (NOT @used OR attachments + boundaries > 0)
 ORDER BY name
 LIMIT @limit`
 
-// ListManagedPolicies returns at most limit managed policies of an account in the
-// order of their names, beginning after the one given; empty means from the start.
+// ListManagedPolicies returns at most limit managed policies of an account, without
+// their documents, in the order of their names, beginning after the one given; empty means from the start.
 func (s *Store) ListManagedPolicies(ctx context.Context, account string, f PolicyFilter, after string, limit int) ([]CountedPolicy, error) {
 	return list(ctx, s, "list managed policies", listManagedPolicies, pgx.StrictNamedArgs{
 		"account": account, "name": "", "prefix": f.PathPrefix, "use": f.Use, "used": f.Used, "after": after, "limit": limit,

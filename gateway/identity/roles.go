@@ -112,8 +112,12 @@ type ListRolesResponse struct {
 }
 
 // ListRoles returns the account's roles in the order of their names, without tags
-// and boundaries, as AWS has it.
+// and boundaries, as AWS has it. A page has at most maxItems whatever is asked for, as
+// clients must expect: each role comes with its trust policy.
 func ListRoles(ctx context.Context, r *Request, in *ListRequest) (*ListRolesResponse, error) {
+	if in.MaxItems != nil && *in.MaxItems > maxItems {
+		in.MaxItems = nil
+	}
 	found, paged, err := listPrincipals(ctx, r, metadata.Role, in)
 	if err == nil {
 		err = r.markDeleted(ctx, found)
