@@ -185,7 +185,7 @@ func (f *facts) ofKey(member string, property func(*resource) string) []string {
 		return one(v.String())
 	case ok && v.Kind() == reflect.Bool:
 		return one(strconv.FormatBool(v.Bool()))
-	case member == "MultiRegion":
+	case member == "MultiRegion" && f.call.op.name == "CreateKey":
 		return one("false")
 	}
 	return nil
@@ -259,8 +259,11 @@ func (f *facts) reEncryptOnSameKey() []string {
 	return one(strconv.FormatBool(from != nil && to != nil && from.ARN() == to.ARN()))
 }
 
+// requestAlias is the alias that the request names the key by. Operations on the
+// alias itself do not name its key so: who may use a key by an alias may not, by the
+// same condition, have the alias point elsewhere.
 func (f *facts) requestAlias() []string {
-	if f.resource == nil {
+	if f.resource == nil || f.resource.target.kind == onAliasTarget {
 		return nil
 	}
 	return one(f.resource.alias)
