@@ -326,6 +326,34 @@ func TestSessionPoliciesRestrict(t *testing.T) {
 	wantCode(t, "tags that do not fit", err, "PackedPolicyTooLarge")
 }
 
+// TestSessionPoliciesAreKeptWithinABound: those of many sessions are one, and of many
+// different ones not all are kept.
+func TestSessionPoliciesAreKeptWithinABound(t *testing.T) {
+	t.Parallel()
+	var cache sessionPolicies
+	document := func(n int) string {
+		return `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"kms:*","Resource":"*"}]}` + strings.Repeat(" ", n)
+	}
+	first, err := cache.policy(document(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := cache.policy(document(0)); err != nil || again != first {
+		t.Errorf("the same text is compiled twice: %v", err)
+	}
+	for n := 1; n <= 2000; n++ {
+		if _, err := cache.policy(document(n)); err != nil {
+			t.Fatal(err)
+		}
+		if cache.bytes > maxSessionPolicyBytes {
+			t.Fatalf("%d bytes of text are kept, want %d at most", cache.bytes, maxSessionPolicyBytes)
+		}
+	}
+	if _, err := cache.policy("{}"); err == nil {
+		t.Error("what is no policy is taken as one")
+	}
+}
+
 func TestDurationsAreBounded(t *testing.T) {
 	f := newFixture(t, nil)
 	f.addUser(t, account1, "alice", mayAssume)
