@@ -209,6 +209,9 @@ func (tx *Tx) deleteManagedPolicy(ctx context.Context, account, name string) err
 	if uses > 0 {
 		return &InUseError{Attachments}
 	}
+	if err := tx.lockAccount(ctx, account); err != nil {
+		return err
+	}
 	tx.touch(account, target{Kind: kindManaged, ID: name})
 	return tx.execOne(ctx, deleteManagedPolicy, args)
 }
