@@ -167,7 +167,7 @@ var grantRows = []matrixRow{
 	{
 		service: "kms", operation: "ListRetirableGrants", scope: onAccountScope,
 		in: func(c *matrixCase) m {
-			if c.way == wrongAccount || c.way == invited {
+			if c.way == wrongAccount || c.way == invited || c.way == foreignKeyPolicy {
 				return m{"RetiringPrincipal": rootOf(other)}
 			}
 			return m{"RetiringPrincipal": rootOf(own)}

@@ -104,6 +104,40 @@ func (r *matrixRow) want(w way) outcome {
 	return refusedOutcome
 }
 
+// What refusals say of the rule that refused.
+const (
+	lacksIdentity = "because no identity-based policy allows the "
+	lacksResource = "because no resource-based policy allows the "
+	notVisible    = "on this resource because the resource does not exist in this Region"
+)
+
+// refusedBy is the rule that must refuse in each way, lest a request is refused for
+// another reason than the one that the way is about; where it is not here, there is
+// no permission in a policy of the caller's.
+var refusedBy = map[way]string{
+	undelegated: lacksResource, wrongAccount: notVisible, invited: notVisible,
+	explicitDeny:    "with an explicit deny in an identity-based policy",
+	keyPolicyDenies: "with an explicit deny in a resource-based policy",
+	sessionPolicy:   "because no session policy allows the ",
+	boundary:        "because no permissions boundary allows the ",
+}
+
+// because is what a refusal of a row in a way must say; empty for anything.
+func (r *matrixRow) because(w way) string {
+	switch {
+	case r.scope == trustScope, r.scope == freeScope:
+		return "" // AWS says nothing
+	case r.scope == retireScope && (w == wrongAccount || w == invited || w == foreignKeyPolicy):
+		return lacksResource // the grant is the resource, and does not name them
+	case r.scope == onKeyScope && w == foreignKeyPolicy && !r.foreign:
+		return notVisible
+	}
+	if rule, ok := refusedBy[w]; ok {
+		return rule
+	}
+	return lacksIdentity
+}
+
 // A matrixCase is one cell: what its request is made of.
 type matrixCase struct {
 	t    *testing.T
@@ -209,8 +243,11 @@ func TestAuthorisationMatrix(t *testing.T) {
 			t.Parallel()
 			for _, w := range ways {
 				mc := &matrixCase{t: t, g: g, way: w, cast: c}
-				if got, code := mc.try(r); got != r.want(w) {
-					t.Errorf("%s: %s (%s), want that it %s", w, got, code, r.want(w))
+				switch got, said := mc.try(r); {
+				case got != r.want(w):
+					t.Errorf("%s: %s (%s), want that it %s", w, got, said, r.want(w))
+				case got == refusedOutcome && !strings.Contains(said, r.because(w)):
+					t.Errorf("%s: %s, want that it is denied %s", w, said, r.because(w))
 				}
 			}
 		})
