@@ -237,6 +237,35 @@ func TestSessionsOfUsersAreConfined(t *testing.T) {
 	f.want(t, "session", "ListKeys", http.StatusBadRequest, kmsapi.UnrecognizedClientException)
 }
 
+// TestSessionsOutliveTheirAccessKey: what ends those of a user whose key was stolen is
+// a policy about when they were issued.
+func TestSessionsOutliveTheirAccessKey(t *testing.T) {
+	f := newFixture(t, nil)
+	f.addUser(t, account1, "alice", mayList)
+	out, err := f.sts("alice").GetSessionToken(t.Context(), &awssts.GetSessionTokenInput{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.keys["session"] = credentialsOf(out.Credentials)
+	f.changeIAM(t, func(ctx context.Context, tx *metadata.Tx) error {
+		return tx.SetAccessKeyStatus(ctx, account1, "alice", f.keys["alice"].AccessKeyID, metadata.AccessKeyInactive)
+	})
+	f.want(t, "alice", "ListKeys", http.StatusBadRequest, kmsapi.UnrecognizedClientException)
+	f.want(t, "session", "ListKeys", http.StatusOK, "")
+	stop := func(before time.Time) {
+		t.Helper()
+		document := `{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"*","Resource":"*",
+			"Condition":{"DateLessThan":{"aws:TokenIssueTime":"` + before.UTC().Format(time.RFC3339) + `"}}}]}`
+		f.changeIAM(t, func(ctx context.Context, tx *metadata.Tx) error {
+			return tx.PutPrincipalPolicy(ctx, account1, metadata.User, "alice", "stop", document)
+		})
+	}
+	stop(f.now().Add(-time.Hour))
+	f.want(t, "session", "ListKeys", http.StatusOK, "")
+	stop(f.now().Add(2 * time.Second))
+	f.want(t, "session", "ListKeys", http.StatusBadRequest, denied)
+}
+
 func TestAssumedRoleActsAsTheRole(t *testing.T) {
 	f := newFixture(t, nil)
 	f.addUser(t, account1, "alice", mayAssume)
