@@ -311,6 +311,11 @@ func TestLockoutIsCheckedForTheUser(t *testing.T) {
 	f.ask(t, "user", "PutKeyPolicy", object{"KeyId": key, "Policy": policy(user)}, "")
 	f.ask(t, account1, "PutKeyPolicy", object{"KeyId": key, "Policy": policy(account1)}, denied)
 	f.ask(t, "user", "PutKeyPolicy", object{"KeyId": key, "Policy": policy(other), "BypassPolicyLockoutSafetyCheck": true}, "")
+
+	// A key that is being made is one of the account's keys.
+	onKeys := strings.Replace(policy(account1), `"*"}`, `"arn:aws:kms:*:`+account1+`:key/*"}`, 1)
+	f.ask(t, account1, "CreateKey", object{"Policy": onKeys}, "")
+	f.ask(t, account1, "CreateKey", object{"Policy": strings.Replace(onKeys, ":key/*", ":alias/*", 1)}, kmsapi.MalformedPolicyDocumentException)
 }
 
 // TestTagsDecide is attribute-based access: tags of the caller against the key's.

@@ -74,8 +74,7 @@ func (c *call) putKeyPolicy(in *kmsapi.PutKeyPolicyRequest) (work[kmsapi.Empty],
 
 // checkPolicy refuses a document that cannot become a key policy: too large,
 // malformed, naming principals that are not known here, or locking its author
-// out (unless bypass), by the conditions that hold for this request. keyARN is
-// "*" for a key that does not exist yet.
+// out (unless bypass), by the conditions that hold for this request.
 func (c *call) checkPolicy(document, keyARN string, bypass bool, facts policy.Context) (metadata.KeyPolicy, error) {
 	if len(document) > policy.MaxDocumentBytes {
 		return metadata.KeyPolicy{}, kmsapi.PolicyTooLarge()
