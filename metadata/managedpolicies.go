@@ -68,7 +68,7 @@ func loadManagedPolicy(ctx context.Context, s *Store, key cacheKey) (loaded, err
 	if e.Policy, err = policy.ParseIdentity(e.Document); err != nil {
 		return loaded{}, fmt.Errorf("stored policy: %w", err)
 	}
-	l.size = 512 + 4*len(e.Document)
+	l.size = 512 + compiledFactor*len(e.Document)
 	return l, nil
 }
 
