@@ -27,6 +27,7 @@ type call struct {
 	op        *operation // nil until it is known
 	// foreign is the answer to a request of no protocol that is spoken here.
 	foreign *verbatim
+	referer string // header of the request, which may say anything
 	region  string // of the verified signature scope
 	signer  signer // whose credentials signed the request; zero if nobody did
 	caller  identity.Caller

@@ -72,6 +72,7 @@ func factsOf(tables ...map[string]func(*facts) []string) map[string]func(*facts)
 var requestFacts = map[string]func(*facts) []string{
 	"aws:currenttime":     func(f *facts) []string { return one(f.call.now.UTC().Format(time.RFC3339)) },
 	"aws:epochtime":       func(f *facts) []string { return one(strconv.FormatInt(f.call.now.Unix(), 10)) },
+	"aws:referer":         func(f *facts) []string { return one(f.call.referer) },
 	"aws:requestedregion": func(f *facts) []string { return one(f.call.region) },
 	"aws:securetransport": func(f *facts) []string { return one(strconv.FormatBool(f.call.event.TLS.Version != "")) },
 	"aws:sourceip":        func(f *facts) []string { return one(f.call.event.SourceIP) },

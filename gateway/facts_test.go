@@ -202,7 +202,7 @@ func TestFactsOfRequests(t *testing.T) {
 			t.Parallel()
 			c := &call{
 				caller: factUser, gateway: &Gateway{}, now: factTime, region: testRegion, op: routesOf(operations, refusals)[route{tc.service, tc.operation}],
-				event: audit.Event{SourceIP: "192.0.2.1", UserAgent: "agent"},
+				event: audit.Event{SourceIP: "192.0.2.1", UserAgent: "agent"}, referer: "page",
 			}
 			in := c.op.newRequest()
 			if err := json.Unmarshal([]byte(tc.request), in); err != nil {
@@ -214,7 +214,7 @@ func TestFactsOfRequests(t *testing.T) {
 			}
 			want := map[string]string{
 				"aws:currenttime": "2026-03-01T12:00:00Z", "aws:epochtime": "1772366400", "aws:requestedregion": testRegion,
-				"aws:securetransport": "false", "aws:sourceip": "192.0.2.1", "aws:useragent": "agent", "aws:viaawsservice": "false",
+				"aws:securetransport": "false", "aws:sourceip": "192.0.2.1", "aws:useragent": "agent", "aws:referer": "page", "aws:viaawsservice": "false",
 				"kms:calleraccount": account1,
 			}
 			for _, more := range tc.want {
