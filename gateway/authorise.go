@@ -177,8 +177,11 @@ func (c *call) denial(r *resource) error {
 		return kmsapi.DeniedBlindly(principal, action, kmsapi.HiddenTarget)
 	}
 	target := kmsapi.ResourceTarget(r.shown())
-	if r.byCiphertext {
+	switch {
+	case r.byCiphertext:
 		target = kmsapi.CiphertextTarget
+	case r.aliasARN != "" && text.by != kmsapi.ResourceBasedPolicy:
+		target = kmsapi.ResourceTarget(r.aliasARN) // an alias of no key is refused in the same way
 	}
 	if text.explicit {
 		return kmsapi.DeniedExplicitly(principal, action, target, text.by)

@@ -64,7 +64,7 @@ func TestUsersAreDecidedByTheirPolicies(t *testing.T) {
 	nobody := f.addUser(t, account1, "nobody", "")
 	f.addUser(t, account1, "allowed", allow)
 	f.addUser(t, account1, "denied", identityPolicy("Deny", "kms:*", "*"))
-	f.addUser(t, account1, "elsewhere", identityPolicy("Allow", "kms:Encrypt", "arn:aws:kms:*:*:key/0*"))
+	f.addUser(t, account1, "elsewhere", identityPolicy("Allow", "kms:Encrypt", "arn:aws:kms:*:*:key/mrk-*"))
 	f.addUser(t, account1, "member", "")
 	f.addUser(t, account1, "bounded", allow)
 	named := f.addUser(t, account1, "named", "")
@@ -157,6 +157,75 @@ func TestMissingKeysLookLikeForbiddenOnes(t *testing.T) {
 	f.ask(t, "everything", "Decrypt", object{"KeyId": key, "CiphertextBlob": blob}, kmsapi.IncorrectKeyException)
 }
 
+// TestMissingAliasesLookLikeForbiddenOnes to those whose own policies do not allow it,
+// and who do not learn either which key an alias points to.
+func TestMissingAliasesLookLikeForbiddenOnes(t *testing.T) {
+	f := newFixture(t, nil)
+	key := f.createKey(t, account1, "{}")
+	f.ask(t, account1, "CreateAlias", object{"AliasName": "alias/there", "TargetKeyId": key}, "")
+	onKeys := "arn:aws:kms:*:" + account1 + ":key/*"
+	f.addUser(t, account1, "nobody", "")
+	f.addUser(t, account1, "aliases", identityPolicy("Allow", "kms:*", "arn:aws:kms:*:*:alias/*"))
+	f.addUser(t, account1, "denied", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"kms:*","Resource":"*"},
+		{"Effect":"Deny","Action":"kms:*","Resource":"`+onKeys+`"}]}`)
+	f.addUser(t, account1, "keys", identityPolicy("Allow", "kms:*", onKeys))
+	f.addUser(t, account2, "stranger", identityPolicy("Allow", "kms:*", "*"))
+	prefix := "arn:aws:kms:" + testRegion + ":" + account1 + ":"
+	body := map[string]string{
+		"Encrypt": `"KeyId":"%s","Plaintext":"AA=="`, "DescribeKey": `"KeyId":"%s"`, "DeleteAlias": `"AliasName":"%s"`,
+		"UpdateAlias": `"AliasName":"%s","TargetKeyId":"` + key + `"`,
+	}
+	for operation, in := range body {
+		for _, caller := range []string{"nobody", "aliases", "denied", "stranger"} {
+			names := [2]string{"alias/there", "alias/missing"}
+			switch {
+			case caller == "stranger" && strings.HasSuffix(operation, "Alias"):
+				continue // there it means its own
+			case caller == "stranger":
+				names = [2]string{prefix + names[0], prefix + names[1]}
+			}
+			texts := [2]string{}
+			for i, name := range names {
+				a, err := f.call(t.Context(), caller, operation, "{"+strings.ReplaceAll(in, "%s", name)+"}")
+				if err != nil || a.code != string(denied) {
+					t.Fatalf("%s by %s: %d %s, %v, want %s", operation, caller, a.status, a.body, err, denied)
+				}
+				texts[i] = strings.ReplaceAll(a.body, name, "ALIAS")
+			}
+			if texts[0] != texts[1] || strings.Contains(texts[0], key) && !strings.Contains(in, key) {
+				t.Errorf("%s by %s: of an alias\n%s\nof none\n%s", operation, caller, texts[0], texts[1])
+			}
+		}
+	}
+	f.ask(t, "keys", "DescribeKey", object{"KeyId": "alias/there"}, "")
+	f.ask(t, "keys", "DescribeKey", object{"KeyId": "alias/missing"}, kmsapi.NotFoundException)
+}
+
+// TestDeniesOfOnesOwnTellNothingOfOthersKeys: whoever writes the Denies can't read in
+// the refusals what there is in another account, not even by conditions that hold of
+// keys that exist alone.
+func TestDeniesOfOnesOwnTellNothingOfOthersKeys(t *testing.T) {
+	f := newFixture(t, nil)
+	key := f.createKey(t, account1, "{}")
+	f.ask(t, account1, "CreateAlias", object{"AliasName": "alias/there", "TargetKeyId": key}, "")
+	alias := "arn:aws:kms:" + testRegion + ":" + account1 + ":alias/"
+	missing := key[:len(key)-36] + uuid.NewString()
+	f.addUser(t, account2, "denied", identityPolicy("Deny", "kms:*", "*"))
+	f.addUser(t, account2, "curious", `{"Version":"2012-10-17","Statement":{"Effect":"Deny","Action":"kms:*","Resource":"*","Condition":{"Null":{"kms:KeySpec":"false"}}}}`)
+	f.addUser(t, account2, "guessing", identityPolicy("Deny", "kms:*", key))
+	for _, caller := range []string{"denied", "curious", "guessing"} {
+		for _, names := range [][2]string{{key, missing}, {alias + "there", alias + "missing"}} {
+			texts := [2]string{}
+			for i, id := range names {
+				texts[i] = strings.ReplaceAll(f.encrypts(t, caller, id), id, "KEY")
+			}
+			if texts[0] != texts[1] {
+				t.Errorf("%s of what is there\n%s\nof what is not\n%s", caller, texts[0], texts[1])
+			}
+		}
+	}
+}
+
 // TestUsersCannotComeBack: what names a user means that user, and not the next one of
 // that name; and its access key ends with it.
 func TestUsersCannotComeBack(t *testing.T) {
@@ -238,9 +307,15 @@ func TestLockoutIsCheckedForTheUser(t *testing.T) {
 	}
 	f.ask(t, "user", "PutKeyPolicy", object{"KeyId": key, "Policy": policy(other)}, kmsapi.MalformedPolicyDocumentException)
 	f.ask(t, "user", "PutKeyPolicy", object{"KeyId": key, "Policy": policy(other), "BypassPolicyLockoutSafetyCheck": true}, denied)
+	f.ask(t, "user", "PutKeyPolicy", object{"KeyId": key, "Policy": policy(user), "BypassPolicyLockoutSafetyCheck": false}, denied) // it is not left out
 	f.ask(t, "user", "PutKeyPolicy", object{"KeyId": key, "Policy": policy(user)}, "")
 	f.ask(t, account1, "PutKeyPolicy", object{"KeyId": key, "Policy": policy(account1)}, denied)
 	f.ask(t, "user", "PutKeyPolicy", object{"KeyId": key, "Policy": policy(other), "BypassPolicyLockoutSafetyCheck": true}, "")
+
+	// A key that is being made is one of the account's keys.
+	onKeys := strings.Replace(policy(account1), `"*"}`, `"arn:aws:kms:*:`+account1+`:key/*"}`, 1)
+	f.ask(t, account1, "CreateKey", object{"Policy": onKeys}, "")
+	f.ask(t, account1, "CreateKey", object{"Policy": strings.Replace(onKeys, ":key/*", ":alias/*", 1)}, kmsapi.MalformedPolicyDocumentException)
 }
 
 // TestTagsDecide is attribute-based access: tags of the caller against the key's.

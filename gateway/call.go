@@ -27,6 +27,7 @@ type call struct {
 	op        *operation // nil until it is known
 	// foreign is the answer to a request of no protocol that is spoken here.
 	foreign *verbatim
+	referer string // header of the request, which may say anything
 	region  string // of the verified signature scope
 	signer  signer // whose credentials signed the request; zero if nobody did
 	caller  identity.Caller
@@ -35,8 +36,11 @@ type call struct {
 	// claims are what the token of a web identity says, as condition keys in lower
 	// case; nil for other callers.
 	claims map[string][]string
-	query  string        // of a request that is in its query string; empty for others
-	form   awsquery.Form // of a Query request
+	// roleless: a container's token claims to be of one that no role is associated
+	// with; the request's role is one of the same issuer.
+	roleless bool
+	query    string        // of a request that is in its query string; empty for others
+	form     awsquery.Form // of a Query request
 	// body is the request's, once it is read; cleared when the call ends.
 	body []byte
 	// room is the bytes that the body takes of what all bodies may take.

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"crypto/sha256"
 	"errors"
 
 	"kmsgate/gateway/arn"
@@ -19,7 +18,6 @@ import (
 type signer struct {
 	key    *metadata.AccessKey // nil for a session
 	claims *session.Claims     // nil for an access key
-	token  [sha256.Size]byte   // hash of the session's token
 }
 
 // forget clears the secret of a session, once it was used.
@@ -41,10 +39,7 @@ func (c *call) signerOf(s *sigv4.Signature) (signer, error) {
 		return signer{}, kmsapi.UnrecognizedClient()
 	}
 	claims, err := c.openSession(s.Token, s.AccessKeyID)
-	if err != nil {
-		return signer{}, err
-	}
-	return signer{claims: claims, token: sha256.Sum256([]byte(s.Token))}, nil
+	return signer{claims: claims}, err
 }
 
 func (c *call) activeKey(id string) (*metadata.AccessKey, error) {
@@ -113,7 +108,7 @@ func (c *call) callerOf(by signer) (identity.Caller, error) {
 		return identity.Caller{}, err
 	}
 	caller.Session = by.claims
-	caller.SessionPolicies, err = c.sessionPolicies(by)
+	caller.SessionPolicies, err = c.sessionPolicies(by.claims)
 	return caller, err
 }
 

@@ -55,7 +55,8 @@ func (c *call) routeCredentials(r *http.Request) error {
 }
 
 // decodeCredentials makes the request of the token, and of the role that is
-// associated with whom the token claims to be of. What it claims is verified after.
+// associated with whom the token claims to be of. What it claims is verified after,
+// that of one without a role too: nobody learns of roles from a forged token.
 func (c *call) decodeCredentials(in any) *kmsapi.Error {
 	text := string(c.body)
 	token, err := identity.ParseIDToken(text)
@@ -64,7 +65,11 @@ func (c *call) decodeCredentials(in any) *kmsapi.Error {
 	}
 	n := slices.IndexFunc(c.gateway.associations, func(a Association) bool { return token.ClaimsToBe(a.Issuer, a.Subject) })
 	if n < 0 {
-		return &kmsapi.Error{Code: kmsapi.AccessDeniedException, Message: "No role is associated with this web identity."}
+		c.roleless = true
+		n = slices.IndexFunc(c.gateway.associations, func(a Association) bool { return token.ClaimsIssuer(a.Issuer) })
+	}
+	if n < 0 {
+		return identity.NoProvider(token)
 	}
 	a := &c.gateway.associations[n]
 	name := sessionNameOf(a.Subject)
@@ -72,6 +77,11 @@ func (c *call) decodeCredentials(in any) *kmsapi.Error {
 		RoleArn: &a.Role, RoleSessionName: &name, WebIdentityToken: &text,
 	}
 	return nil
+}
+
+// noAssociation tells a container that it has no role.
+func noAssociation() *kmsapi.Error {
+	return &kmsapi.Error{Code: kmsapi.AccessDeniedException, Message: "No role is associated with this web identity."}
 }
 
 // maxSessionName is how long the name of a session can be.

@@ -73,6 +73,7 @@ func factsOf(tables ...map[string]func(*facts) []string) map[string]func(*facts)
 var requestFacts = map[string]func(*facts) []string{
 	"aws:currenttime":     func(f *facts) []string { return one(f.call.now.UTC().Format(time.RFC3339)) },
 	"aws:epochtime":       func(f *facts) []string { return one(strconv.FormatInt(f.call.now.Unix(), 10)) },
+	"aws:referer":         func(f *facts) []string { return one(f.call.referer) },
 	"aws:requestedregion": func(f *facts) []string { return one(f.call.region) },
 	"aws:securetransport": func(f *facts) []string { return one(strconv.FormatBool(f.call.event.TLS.Version != "")) },
 	"aws:sourceip":        func(f *facts) []string { return one(f.call.event.SourceIP) },
@@ -167,8 +168,8 @@ func (f *facts) list(member string) (values []string) {
 
 // given is a truth value of the request; absent when the request leaves it out.
 func (f *facts) given(member string) []string {
-	if v, ok := f.value(member); ok && v.Kind() == reflect.Bool && v.Bool() {
-		return []string{"true"}
+	if v, ok := f.value(member); ok && v.Kind() == reflect.Bool {
+		return one(strconv.FormatBool(v.Bool()))
 	}
 	return nil
 }
@@ -187,7 +188,7 @@ func (f *facts) ofKey(member string, property func(*resource) string) []string {
 		return one(v.String())
 	case ok && v.Kind() == reflect.Bool:
 		return one(strconv.FormatBool(v.Bool()))
-	case member == "MultiRegion":
+	case member == "MultiRegion" && f.call.op.name == "CreateKey":
 		return one("false")
 	}
 	return nil
@@ -261,8 +262,11 @@ func (f *facts) reEncryptOnSameKey() []string {
 	return one(strconv.FormatBool(from != nil && to != nil && from.ARN() == to.ARN()))
 }
 
+// requestAlias is the alias that the request names the key by. Operations on the
+// alias itself do not name its key so: who may use a key by an alias may not, by the
+// same condition, have the alias point elsewhere.
 func (f *facts) requestAlias() []string {
-	if f.resource == nil {
+	if f.resource == nil || f.resource.target.kind == onAliasTarget {
 		return nil
 	}
 	return one(f.resource.alias)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"kmsgate/gateway/arn"
+	"kmsgate/gateway/identity"
 	"kmsgate/gateway/session"
 	"kmsgate/policy"
 )
@@ -90,11 +91,22 @@ func (f *facts) claim(key string) []string {
 var iamFacts = map[string]func(*facts) []string{
 	"iam:permissionsboundary": (*facts).permissionsBoundary,
 	"iam:policyarn":           func(f *facts) []string { return f.text("PolicyArn") },
-	"sts:durationseconds":     func(f *facts) []string { return f.number("DurationSeconds") },
+	"sts:durationseconds":     (*facts).sessionSeconds,
 	"sts:externalid":          func(f *facts) []string { return f.text("ExternalId") },
 	"sts:rolesessionname":     func(f *facts) []string { return f.text("RoleSessionName") },
 	"sts:sourceidentity":      func(f *facts) []string { return f.text("SourceIdentity") },
 	"sts:transitivetagkeys":   func(f *facts) []string { return f.list("TransitiveTagKeys") },
+}
+
+// sessionSeconds is how long the session is to be, which a request need not say.
+func (f *facts) sessionSeconds() []string {
+	if _, asks := f.call.op.fields["DurationSeconds"]; !asks {
+		return nil
+	}
+	if sent := f.number("DurationSeconds"); sent != nil {
+		return sent
+	}
+	return one(strconv.Itoa(int(identity.DefaultSession / time.Second)))
 }
 
 // permissionsBoundary is the boundary that the request sets, or that the user or

@@ -11,12 +11,23 @@ import (
 var grantFacts = map[string]func(*facts) []string{
 	"kms:grantconstraintsourcearn": func(f *facts) []string { return one(f.constraints().SourceARN) },
 	"kms:grantconstrainttype":      (*facts).grantConstraintType,
-	"kms:granteeprincipal":         func(f *facts) []string { return f.text("GranteePrincipal") },
-	"kms:granteeserviceprincipal":  func(f *facts) []string { return f.text("GranteeServicePrincipal") },
+	"kms:granteeprincipal":         ofNewGrant("GranteePrincipal"),
+	"kms:granteeserviceprincipal":  ofNewGrant("GranteeServicePrincipal"),
 	"kms:grantisforawsresource":    (*facts).grantIsForAWSResource,
 	"kms:grantoperations":          func(f *facts) []string { return f.list("Operations") },
-	"kms:retiringprincipal":        func(f *facts) []string { return f.text("RetiringPrincipal") },
-	"kms:retiringserviceprincipal": func(f *facts) []string { return f.text("RetiringServicePrincipal") },
+	"kms:retiringprincipal":        ofNewGrant("RetiringPrincipal"),
+	"kms:retiringserviceprincipal": ofNewGrant("RetiringServicePrincipal"),
+}
+
+// ofNewGrant is a principal of the grant that is made. Lists have members of the same
+// names.
+func ofNewGrant(member string) func(*facts) []string {
+	return func(f *facts) []string {
+		if f.call.op.name != "CreateGrant" {
+			return nil
+		}
+		return f.text(member)
+	}
 }
 
 // constraints are those of the grant that is made, or of the one that is retired.

@@ -118,7 +118,7 @@ func TestFactsOfRequests(t *testing.T) {
 		operation string
 		request   string // as JSON, by the names of the type's fields
 		resource  resource
-		want      []map[string]string
+		want      []map[string]string // beside what every request has
 	}{
 		"Encrypt": {
 			serviceKMS, "Encrypt", `{"EncryptionContext":{"Pur":"x","b":"y"}}`,
@@ -165,6 +165,16 @@ func TestFactsOfRequests(t *testing.T) {
 				"kms:grantconstrainttype": "EncryptionContextEquals", "kms:encryptioncontext:a": "b", "kms:encryptioncontextkeys": "a",
 			}},
 		},
+		"ListGrants": {
+			serviceKMS, "ListGrants", `{"GranteePrincipal":"g"}`, resource{key: key}, []map[string]string{ofKey, {"kms:grantisforawsresource": "false"}},
+		},
+		"ListRetirableGrants": {serviceKMS, "ListRetirableGrants", `{"RetiringPrincipal":"r"}`, resource{}, nil},
+		"ListKeys":            {serviceKMS, "ListKeys", `{}`, resource{}, nil},
+		"UpdateAlias, of the key that has the alias": {
+			serviceKMS, "UpdateAlias", `{"AliasName":"alias/a"}`,
+			resource{key: key, alias: "alias/a", target: &target{kind: onAliasTarget}},
+			[]map[string]string{ofKey},
+		},
 		"AttachUserPolicy": {
 			serviceIAM, "AttachUserPolicy", `{"PolicyArn":"p"}`,
 			resource{entry: factUser.Entry},
@@ -184,22 +194,27 @@ func TestFactsOfRequests(t *testing.T) {
 				"sts:transitivetagkeys": "a", "aws:requesttag/a": "1", "aws:tagkeys": "a", "aws:resourcetag/team": "red", "iam:resourcetag/team": "red",
 			}},
 		},
+		"AssumeRole for as long as usual": {
+			serviceSTS, "AssumeRole", `{}`, resource{}, []map[string]string{{"sts:durationseconds": "3600"}},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := &call{
 				caller: factUser, gateway: &Gateway{}, now: factTime, region: testRegion, op: routesOf(operations, refusals)[route{tc.service, tc.operation}],
-				event: audit.Event{SourceIP: "192.0.2.1", UserAgent: "agent"},
+				event: audit.Event{SourceIP: "192.0.2.1", UserAgent: "agent"}, referer: "page",
 			}
 			in := c.op.newRequest()
 			if err := json.Unmarshal([]byte(tc.request), in); err != nil {
 				t.Fatal(err)
 			}
 			r := tc.resource
-			r.target = &c.op.targets[0]
+			if r.target == nil {
+				r.target = &c.op.targets[0]
+			}
 			want := map[string]string{
 				"aws:currenttime": "2026-03-01T12:00:00Z", "aws:epochtime": "1772366400", "aws:requestedregion": testRegion,
-				"aws:securetransport": "false", "aws:sourceip": "192.0.2.1", "aws:useragent": "agent", "aws:viaawsservice": "false",
+				"aws:securetransport": "false", "aws:sourceip": "192.0.2.1", "aws:useragent": "agent", "aws:referer": "page", "aws:viaawsservice": "false",
 				"kms:calleraccount": account1,
 			}
 			for _, more := range tc.want {

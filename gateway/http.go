@@ -122,7 +122,7 @@ func (g *Gateway) serve(c *call, r *http.Request) (body []byte, wire *kmsapi.Err
 const unknownOperation = "Unknown"
 
 func (g *Gateway) newCall(ctx context.Context, r *http.Request) *call {
-	c := &call{gateway: g, ctx: ctx, requestID: uuid.NewString(), now: g.clock(), view: g.store.View(), service: serviceKMS}
+	c := &call{gateway: g, ctx: ctx, requestID: uuid.NewString(), now: g.clock(), view: g.store.View(), service: serviceKMS, referer: r.Referer()}
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		host = "0.0.0.0"

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -237,7 +238,7 @@ func TestIAMTargets(t *testing.T) {
 		return "User: " + in + ":user/" + caller + " is not authorized to perform: iam:" + action + " on resource: " + resource +
 			" because no identity-based policy allows the iam:" + action + " action"
 	}
-	policyARN := "&PolicyArn=" + in + ":policy/"
+	policyARN, noKey := "&PolicyArn="+in+":policy/", "&AccessKeyId=AKIAMISSINGMISSING22"
 	for _, tc := range []struct {
 		caller, form string
 		status       int
@@ -248,7 +249,9 @@ func TestIAMTargets(t *testing.T) {
 		{"nobody", "GetUser", 403, denial("nobody", "GetUser", "user nobody")},
 		{"nobody", "ListUsers", 403, denial("nobody", "ListUsers", "*")},
 		{"nobody", "GetRole&RoleName=missing", 403, denial("nobody", "GetRole", "role missing")},
-		{"nobody", "GetPolicy" + policyARN + "missing", 403, denial("nobody", "GetPolicy", in+":policy/missing")},
+		{"nobody", "GetPolicy" + policyARN + "missing", 403, denial("nobody", "GetPolicy", "policy "+in+":policy/missing")},
+		{"nobody", "GetAccessKeyLastUsed" + noKey, 403, denial("nobody", "GetAccessKeyLastUsed", strings.Replace(noKey, "&AccessKeyId=", "access key ", 1))},
+		{"nobody", "GetAccessKeyLastUsed&AccessKeyId=" + f.keys["limited"].AccessKeyID, 403, denial("nobody", "GetAccessKeyLastUsed", "access key "+f.keys["limited"].AccessKeyID)},
 		{"admin", "GetUser&UserName=nobody", 200, "<Arn>" + in + ":user/nobody</Arn>"},
 		{"admin", "GetUser&UserName=missing", 404, "The user with name missing cannot be found."},
 		{"admin", "GetUser&UserName=stranger", 404, "The user with name stranger cannot be found."},
@@ -277,6 +280,27 @@ func TestIAMTargets(t *testing.T) {
 		if a := f.form(t, tc.caller, "iam", globalRegion, iamForm+tc.form); !a.has(tc.status, tc.text) {
 			t.Errorf("%s by %s: %d %s, want %d %s", tc.form, tc.caller, a.status, a.body, tc.status, tc.text)
 		}
+	}
+}
+
+// TestPagesOfRolesAreBounded: however many are asked for, for each has a document.
+func TestPagesOfRolesAreBounded(t *testing.T) {
+	f := newFixture(t, nil)
+	roles := map[string]string{}
+	for i := range 101 {
+		roles[fmt.Sprintf("role-%03d", i)] = ""
+	}
+	f.addPrincipals(t, account1, metadata.Role, roles)
+	list := iamForm + "ListRoles&MaxItems=1000"
+	first := f.form(t, account1, "iam", globalRegion, list)
+	_, rest, _ := strings.Cut(first.body, "<Marker>")
+	marker, _, _ := strings.Cut(rest, "</Marker>")
+	if n := strings.Count(first.body, "<RoleName>"); n != 100 || !first.has(200, "<IsTruncated>true") {
+		t.Fatalf("%d of 101 roles: %d %.200s, want 100 and that there are more", n, first.status, first.body)
+	}
+	second := f.form(t, account1, "iam", globalRegion, list+"&Marker="+url.QueryEscape(marker))
+	if n := strings.Count(second.body, "<RoleName>"); n != 1 || !second.has(200, "<IsTruncated>false") {
+		t.Errorf("then %d: %d %.200s, want the last one", n, second.status, second.body)
 	}
 }
 

@@ -63,7 +63,7 @@ func (c *call) putKeyPolicy(in *kmsapi.PutKeyPolicyRequest) (work[kmsapi.Empty],
 	if kmsapi.Or(in.PolicyName, policyName) != policyName {
 		return work[kmsapi.Empty]{}, kmsapi.NoSuchPolicy()
 	}
-	bound, err := c.checkPolicy(*in.Policy, key.ARN(), in.BypassPolicyLockoutSafetyCheck, c.facts(&c.resources[0], in))
+	bound, err := c.checkPolicy(*in.Policy, key.ARN(), kmsapi.Or(in.BypassPolicyLockoutSafetyCheck, false), c.facts(&c.resources[0], in))
 	if err != nil {
 		return work[kmsapi.Empty]{}, err
 	}
@@ -74,8 +74,7 @@ func (c *call) putKeyPolicy(in *kmsapi.PutKeyPolicyRequest) (work[kmsapi.Empty],
 
 // checkPolicy refuses a document that cannot become a key policy: too large,
 // malformed, naming principals that are not known here, or locking its author
-// out (unless bypass), by the conditions that hold for this request. keyARN is
-// "*" for a key that does not exist yet.
+// out (unless bypass), by the conditions that hold for this request.
 func (c *call) checkPolicy(document, keyARN string, bypass bool, facts policy.Context) (metadata.KeyPolicy, error) {
 	if len(document) > policy.MaxDocumentBytes {
 		return metadata.KeyPolicy{}, kmsapi.PolicyTooLarge()

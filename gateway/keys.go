@@ -54,13 +54,6 @@ func checkOrigin(in *kmsapi.CreateKeyRequest) error {
 }
 
 func (c *call) createKey(in *kmsapi.CreateKeyRequest) (work[kmsapi.CreateKeyResponse], error) {
-	document := metadata.KeyPolicy{Document: policy.DefaultKeyPolicy(c.caller.Account)}
-	if in.Policy != nil {
-		var err error
-		if document, err = c.checkPolicy(*in.Policy, "*", in.BypassPolicyLockoutSafetyCheck, c.facts(nil, in)); err != nil {
-			return work[kmsapi.CreateKeyResponse]{}, err
-		}
-	}
 	if c.entry == nil {
 		if err := c.limitKeys(); err != nil {
 			return work[kmsapi.CreateKeyResponse]{}, err
@@ -71,6 +64,13 @@ func (c *call) createKey(in *kmsapi.CreateKeyRequest) (work[kmsapi.CreateKeyResp
 			Description: kmsapi.Or(in.Description, ""),
 			CreatedAt:   c.now,
 		}}
+	}
+	document := metadata.KeyPolicy{Document: policy.DefaultKeyPolicy(c.caller.Account)}
+	if in.Policy != nil {
+		var err error
+		if document, err = c.checkPolicy(*in.Policy, c.entry.ARN(), kmsapi.Or(in.BypassPolicyLockoutSafetyCheck, false), c.facts(nil, in)); err != nil {
+			return work[kmsapi.CreateKeyResponse]{}, err
+		}
 	}
 	entry := c.entry
 	do := func(ctx context.Context) (*kmsapi.CreateKeyResponse, error) {

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/google/uuid"
+
 	"kmsgate/gateway/arn"
 	"kmsgate/gateway/envelope"
 	"kmsgate/gateway/kmsapi"
@@ -34,10 +36,12 @@ type resource struct {
 	entry *metadata.PrincipalEntry
 	// name of a thing of IAM; empty for the account's root.
 	name string
+	// accessKey is the id that the request names the target by; onHolder only.
+	accessKey string
 	// grant that is the target; nil if it is missing, and for other kinds.
 	grant *metadata.Grant
-	// alias that the request named the key by; empty if it did not.
-	alias string
+	// alias that the request named the key by, and its ARN; empty if it did not.
+	alias, aliasARN string
 	// byCiphertext: the caller did not name the key, its ciphertext did.
 	byCiphertext bool
 }
@@ -130,20 +134,25 @@ func (c *call) findKey(t *target, account, id string) (resource, error) {
 	return r, nil
 }
 
+// findAlias finds the key that an alias points to. One that is missing is decided
+// about as if it pointed to a key that does not exist.
 func (c *call) findAlias(t *target, account, name string) (resource, error) {
+	aliasARN := arn.AliasARNOf(c.region, account, name)
 	alias, err := c.view.Alias(c.ctx, account, c.region, name)
 	if errors.Is(err, metadata.ErrNotFound) {
 		if err := c.firstUse(t, account, name); err != nil {
 			return resource{}, err
 		}
-		aliasARN := arn.AliasARNOf(c.region, account, name)
-		return resource{target: t, account: account, arn: aliasARN, alias: name, missing: kmsapi.AliasNotFound(aliasARN)}, nil
+		return resource{
+			target: t, account: account, arn: arn.KeyARNOf(c.region, account, uuid.Nil.String()), alias: name, aliasARN: aliasARN,
+			missing: kmsapi.AliasNotFound(aliasARN),
+		}, nil
 	}
 	if err != nil {
 		return resource{}, err
 	}
 	r, err := c.findKey(t, account, alias.KeyID)
-	r.alias = name
+	r.alias, r.aliasARN = name, aliasARN
 	return r, err
 }
 

@@ -16,7 +16,12 @@ import (
 // its ARN would tell that it exists and its path.
 func (r *resource) shown() string {
 	row, ok := principalTargets[r.target.kind]
-	if !ok || r.target.makes || r.name == "" {
+	switch {
+	case r.target.kind == onHolder:
+		return "access key " + r.accessKey
+	case r.target.kind == onPolicy && !r.target.makes:
+		return "policy " + r.arn
+	case !ok || r.target.makes || r.name == "":
 		return r.arn
 	}
 	return string(row.kind) + " " + r.name
@@ -127,7 +132,7 @@ func (c *call) findTrust(t *target, named string) (resource, error) {
 // findHolder finds who has an access key. Of a key that is missing, or of another
 // account, that is the account's root.
 func (c *call) findHolder(t *target, accessKeyID string) (resource, error) {
-	r := resource{target: t, account: c.caller.Account, arn: arn.Root(c.caller.Account)}
+	r := resource{target: t, account: c.caller.Account, arn: arn.Root(c.caller.Account), accessKey: accessKeyID}
 	key, err := c.view.AccessKey(c.ctx, accessKeyID)
 	switch {
 	case errors.Is(err, metadata.ErrNotFound), err == nil && key.Account != c.caller.Account:

@@ -44,6 +44,18 @@ var rolesThemselves = []operation{
 		typed:   do(nil, iamChanges(identity.UpdateRole)),
 	},
 	{
+		service: serviceIAM, name: "UpdateRoleDescription", bucket: "iam",
+		targets: []target{{kind: onRole, member: "RoleName", action: "UpdateRoleDescription"}},
+		records: []string{"RoleName", "Description"},
+		typed:   do(nil, iam(identity.UpdateRoleDescription)),
+	},
+	{
+		service: serviceIAM, name: "ListInstanceProfilesForRole", bucket: "iam", readOnly: true,
+		targets: []target{{kind: onRole, member: "RoleName", action: "ListInstanceProfilesForRole"}},
+		records: []string{"RoleName", "Marker", "MaxItems"},
+		typed:   do(nil, iamReads(identity.ListInstanceProfilesForRole)),
+	},
+	{
 		service: serviceIAM, name: "UpdateAssumeRolePolicy", bucket: "iam",
 		targets: []target{{kind: onRole, member: "RoleName", action: "UpdateAssumeRolePolicy"}},
 		records: []string{"RoleName", "PolicyDocument"},

@@ -148,7 +148,11 @@ func (c *call) noteRefusal(r *resource, q policy.Input) {
 		refused.Statements = append(refused.Statements, c.refusedStatement(&trace.Statements[i], r))
 	}
 	refused.addGrants(trace.Grants)
-	if refused.AlternativesOmitted = tooMany(trace.Statements); !refused.AlternativesOmitted {
+	aliasOfNothing := r.key == nil && r.aliasARN != ""
+	if aliasOfNothing {
+		refused.Resource = r.aliasARN
+	}
+	if refused.AlternativesOmitted = tooMany(trace.Statements); !refused.AlternativesOmitted && !aliasOfNothing {
 		refused.Alternatives = c.alternatives(q, r)
 	}
 	document, err := refused.encode()

@@ -3,53 +3,76 @@ package gateway
 import (
 	"crypto/sha256"
 	"errors"
-	"slices"
 	"sync"
 
 	"kmsgate/gateway/arn"
 	"kmsgate/gateway/kmsapi"
+	"kmsgate/gateway/session"
 	"kmsgate/metadata"
 	"kmsgate/policy"
 )
 
-// maxSessionPolicies bounds the sessions whose policies are kept compiled. Beyond it
-// the cache starts anew.
-const maxSessionPolicies = 10_000
+// maxSessionPolicyBytes bounds the text of the session policies that are kept compiled,
+// which takes up to forty times as much. Beyond it the cache starts anew.
+const maxSessionPolicyBytes = 1 << 20
 
-// sessionPolicies caches the compiled policies of sessions by the hash of their
-// token, which says all that is in it. Safe for concurrent use.
+// sessionPolicies caches compiled policies of sessions by the hash of their text, for
+// many sessions have the same. Safe for concurrent use.
 type sessionPolicies struct {
 	mu       sync.RWMutex
-	compiled map[[sha256.Size]byte][]*policy.Policy // guarded by mu
+	compiled map[[sha256.Size]byte]*policy.Policy // guarded by mu, as all below
+	bytes    int                                  // of their text
 }
 
-func (s *sessionPolicies) get(token [sha256.Size]byte) ([]*policy.Policy, bool) {
+// policy is the policy of a text.
+func (s *sessionPolicies) policy(document string) (*policy.Policy, error) {
+	hash := sha256.Sum256([]byte(document))
+	if p := s.get(hash); p != nil {
+		return p, nil
+	}
+	p, err := policy.ParseIdentity(document)
+	if err != nil {
+		return nil, err
+	}
+	s.put(hash, p, len(document))
+	return p, nil
+}
+
+func (s *sessionPolicies) get(hash [sha256.Size]byte) *policy.Policy {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	p, ok := s.compiled[token]
-	return p, ok
+	return s.compiled[hash]
 }
 
-func (s *sessionPolicies) put(token [sha256.Size]byte, compiled []*policy.Policy) {
+func (s *sessionPolicies) put(hash [sha256.Size]byte, p *policy.Policy, size int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.compiled == nil || len(s.compiled) >= maxSessionPolicies {
-		s.compiled = map[[sha256.Size]byte][]*policy.Policy{}
+	if s.compiled == nil || s.bytes+size > maxSessionPolicyBytes {
+		s.compiled, s.bytes = map[[sha256.Size]byte]*policy.Policy{}, 0
 	}
-	s.compiled[token] = compiled
+	if s.compiled[hash] == nil {
+		s.compiled[hash] = p
+		s.bytes += size
+	}
 }
 
 // sessionPolicies are the policies that a session was made with, compiled: those it
 // has itself, and the managed ones as they are now. Nil for none.
-func (c *call) sessionPolicies(by signer) ([]*policy.Policy, error) {
-	compiled, err := c.inlinePolicies(by)
-	if err != nil || len(by.claims.PolicyARNs) == 0 {
-		return compiled, err
+func (c *call) sessionPolicies(s *session.Claims) ([]*policy.Policy, error) {
+	if len(s.Policies)+len(s.PolicyARNs) == 0 {
+		return nil, nil
 	}
-	all := slices.Clone(compiled) // what is cached stays as it is
-	for _, named := range by.claims.PolicyARNs {
+	all := make([]*policy.Policy, 0, len(s.Policies)+len(s.PolicyARNs))
+	for _, document := range s.Policies {
+		p, err := c.gateway.sessionDocs.policy(document)
+		if err != nil {
+			return nil, err // it was parsed when the session was made
+		}
+		all = append(all, p)
+	}
+	for _, named := range s.PolicyARNs {
 		a, _ := arn.ParseIAM(named) // checked when the session was made
-		entry, err := c.view.ManagedPolicy(c.ctx, by.claims.Account, a.Name)
+		entry, err := c.view.ManagedPolicy(c.ctx, s.Account, a.Name)
 		if errors.Is(err, metadata.ErrNotFound) || err == nil && entry.ARN() != named {
 			return nil, kmsapi.UnrecognizedClient() // what it allowed and denied is not known any more
 		}
@@ -59,25 +82,4 @@ func (c *call) sessionPolicies(by signer) ([]*policy.Policy, error) {
 		all = append(all, entry.Policy)
 	}
 	return all, nil
-}
-
-// inlinePolicies are the policies that a session's token has in it.
-func (c *call) inlinePolicies(by signer) ([]*policy.Policy, error) {
-	documents := by.claims.Policies
-	if len(documents) == 0 {
-		return nil, nil
-	}
-	if compiled, ok := c.gateway.sessionDocs.get(by.token); ok {
-		return compiled, nil
-	}
-	compiled := make([]*policy.Policy, 0, len(documents))
-	for _, document := range documents {
-		p, err := policy.ParseIdentity(document)
-		if err != nil {
-			return nil, err // it was parsed when the session was made
-		}
-		compiled = append(compiled, p)
-	}
-	c.gateway.sessionDocs.put(by.token, compiled)
-	return compiled, nil
 }

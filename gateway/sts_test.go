@@ -237,6 +237,35 @@ func TestSessionsOfUsersAreConfined(t *testing.T) {
 	f.want(t, "session", "ListKeys", http.StatusBadRequest, kmsapi.UnrecognizedClientException)
 }
 
+// TestSessionsOutliveTheirAccessKey: what ends those of a user whose key was stolen is
+// a policy about when they were issued.
+func TestSessionsOutliveTheirAccessKey(t *testing.T) {
+	f := newFixture(t, nil)
+	f.addUser(t, account1, "alice", mayList)
+	out, err := f.sts("alice").GetSessionToken(t.Context(), &awssts.GetSessionTokenInput{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.keys["session"] = credentialsOf(out.Credentials)
+	f.changeIAM(t, func(ctx context.Context, tx *metadata.Tx) error {
+		return tx.SetAccessKeyStatus(ctx, account1, "alice", f.keys["alice"].AccessKeyID, metadata.AccessKeyInactive)
+	})
+	f.want(t, "alice", "ListKeys", http.StatusBadRequest, kmsapi.UnrecognizedClientException)
+	f.want(t, "session", "ListKeys", http.StatusOK, "")
+	stop := func(before time.Time) {
+		t.Helper()
+		document := `{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"*","Resource":"*",
+			"Condition":{"DateLessThan":{"aws:TokenIssueTime":"` + before.UTC().Format(time.RFC3339) + `"}}}]}`
+		f.changeIAM(t, func(ctx context.Context, tx *metadata.Tx) error {
+			return tx.PutPrincipalPolicy(ctx, account1, metadata.User, "alice", "stop", document)
+		})
+	}
+	stop(f.now().Add(-time.Hour))
+	f.want(t, "session", "ListKeys", http.StatusOK, "")
+	stop(f.now().Add(2 * time.Second))
+	f.want(t, "session", "ListKeys", http.StatusBadRequest, denied)
+}
+
 func TestAssumedRoleActsAsTheRole(t *testing.T) {
 	f := newFixture(t, nil)
 	f.addUser(t, account1, "alice", mayAssume)
@@ -324,6 +353,34 @@ func TestSessionPoliciesRestrict(t *testing.T) {
 	role = f.addRole(t, "tagged", trustAccount("sts:AssumeRole", "sts:TagSession"), mayList)
 	_, err = f.assume(t, "alice", role, "large", func(in *awssts.AssumeRoleInput) { in.Tags = tags })
 	wantCode(t, "tags that do not fit", err, "PackedPolicyTooLarge")
+}
+
+// TestSessionPoliciesAreKeptWithinABound: those of many sessions are one, and of many
+// different ones not all are kept.
+func TestSessionPoliciesAreKeptWithinABound(t *testing.T) {
+	t.Parallel()
+	var cache sessionPolicies
+	document := func(n int) string {
+		return `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"kms:*","Resource":"*"}]}` + strings.Repeat(" ", n)
+	}
+	first, err := cache.policy(document(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := cache.policy(document(0)); err != nil || again != first {
+		t.Errorf("the same text is compiled twice: %v", err)
+	}
+	for n := 1; n <= 2000; n++ {
+		if _, err := cache.policy(document(n)); err != nil {
+			t.Fatal(err)
+		}
+		if cache.bytes > maxSessionPolicyBytes {
+			t.Fatalf("%d bytes of text are kept, want %d at most", cache.bytes, maxSessionPolicyBytes)
+		}
+	}
+	if _, err := cache.policy("{}"); err == nil {
+		t.Error("what is no policy is taken as one")
+	}
 }
 
 func TestDurationsAreBounded(t *testing.T) {

@@ -17,6 +17,9 @@ import (
 // The provider must be one of the account of the role that it asks for.
 func identifyWebIdentity(c *call, in any) error {
 	request := in.(*identity.AssumeRoleWithWebIdentityRequest)
+	if c.roleless {
+		c.event.RequestParameters = nil // the role is none that anybody asks for
+	}
 	role, ok := arn.ParseIAM(*request.RoleArn)
 	if !ok || role.Kind != "role" {
 		return &kmsapi.Error{Code: awsquery.ValidationError, Message: *request.RoleArn + " is invalid"}
@@ -41,6 +44,9 @@ func identifyWebIdentity(c *call, in any) error {
 		return err
 	}
 	c.admitWebIdentity(provider, web)
+	if c.roleless {
+		return noAssociation()
+	}
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -205,6 +206,20 @@ func TestCredentialsOfContainers(t *testing.T) {
 		if status, body := f.containerCredentials(t, tc.token); status != tc.status || body["code"] != tc.code || body["message"] == "" || len(body) != 2 {
 			t.Errorf("%s: %d %v, want %d %s", name, status, body, tc.status, tc.code)
 		}
+	}
+	if log := f.auditText(t); strings.Count(log, `"roleArn":"arn:aws:iam::`+account1+`:role/shop"`) != 4 {
+		t.Errorf("a role is recorded that is not the caller's: %s", log)
+	}
+	// Who only claims to be somebody does not learn whether that one has a role.
+	forger := &issuer{i.url, newKeyPair(t)}
+	_, with := f.containerCredentials(t, forger.token(t, serviceAccount, f.now()))
+	_, without := f.containerCredentials(t, forger.token(t, "somebody", f.now()))
+	if !maps.Equal(with, without) {
+		t.Errorf("a forged token of one who has a role: %v, of one who has none: %v", with, without)
+	}
+	_, unknown := f.containerCredentials(t, (&issuer{"https://elsewhere.example.com", i.key}).token(t, serviceAccount, f.now()))
+	if unknown["code"] != "InvalidIdentityToken" {
+		t.Errorf("a token of an unknown issuer: %v, want InvalidIdentityToken", unknown)
 	}
 }
 

@@ -1,21 +1,25 @@
 package integration_test
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/smithy-go"
 )
 
@@ -135,5 +139,28 @@ func TestRevokedSessionsEnd(t *testing.T) {
 	}
 	if time.Since(*session.Expiration) > 0 {
 		t.Error("the session had ended anyway")
+	}
+}
+
+// TestSessionsEndWhileTheAccountIsBusy: who is about to revoke sessions must not have
+// to wait for others to leave the account alone.
+func TestSessionsEndWhileTheAccountIsBusy(t *testing.T) {
+	t.Parallel()
+	g := gateway(t)
+	role := createRole(t, g.roleClient(third), "busy-role")
+	ctx, stop := context.WithCancel(t.Context())
+	var busy sync.WaitGroup
+	defer busy.Wait()
+	defer stop()
+	for range 4 {
+		key, c := g.createKey(t, third), g.clients(g.keys[third]).kms
+		busy.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ { // some are throttled
+				_, _ = c.UpdateKeyDescription(ctx, &kms.UpdateKeyDescriptionInput{KeyId: &key, Description: aws.String(fmt.Sprint(n))})
+			}
+		})
+	}
+	for range 10 {
+		g.kmsgate(t, "iam", "revoke-sessions", "-role", *role.Arn).wantSuccess(t, "iam revoke-sessions")
 	}
 }

@@ -119,6 +119,18 @@ func TestRoleLife(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	described, err := c.UpdateRoleDescription(t.Context(), &iam.UpdateRoleDescriptionInput{RoleName: name, Description: aws.String("")})
+	if err != nil || described.Role == nil || *described.Role.Arn != *made.Role.Arn || aws.ToString(described.Role.Description) != "" || *described.Role.MaxSessionDuration != 43200 {
+		t.Errorf("UpdateRoleDescription to nothing: %+v, %v", described, err)
+	}
+	described, err = c.UpdateRoleDescription(t.Context(), &iam.UpdateRoleDescriptionInput{RoleName: name, Description: aws.String("another")})
+	if err != nil || aws.ToString(described.Role.Description) != "another" {
+		t.Errorf("UpdateRoleDescription: %+v, %v", described, err)
+	}
+	profiles, err := c.ListInstanceProfilesForRole(t.Context(), &iam.ListInstanceProfilesForRoleInput{RoleName: name})
+	if err != nil || len(profiles.InstanceProfiles) != 0 || profiles.IsTruncated {
+		t.Errorf("ListInstanceProfilesForRole: %+v, %v, want none", profiles, err)
+	}
 	trust := trusting(`"*"`)
 	_, err = c.UpdateAssumeRolePolicy(t.Context(), &iam.UpdateAssumeRolePolicyInput{RoleName: name, PolicyDocument: &trust})
 	if err != nil {

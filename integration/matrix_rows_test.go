@@ -173,7 +173,7 @@ var grantRows = []matrixRow{
 	{
 		service: "kms", operation: "ListRetirableGrants", scope: onAccountScope,
 		in: func(c *matrixCase) m {
-			if c.way == wrongAccount || c.way == invited {
+			if fromOutside[c.way] {
 				return m{"RetiringPrincipal": rootOf(other)}
 			}
 			return m{"RetiringPrincipal": rootOf(own)}
@@ -200,12 +200,12 @@ var aliasRows = []matrixRow{
 		service: "kms", operation: "DeleteAlias", scope: onAliasScope, keySpec: symmetricKey,
 		in: func(c *matrixCase) m { return m{"AliasName": c.taken()} }, then: "NotFoundException",
 		// A name means an alias of the caller's own account, where there is none.
-		special: map[way]outcome{wrongAccount: authorised, invited: authorised},
+		special: map[way]outcome{wrongAccount: authorised, invited: authorised, foreignGrant: authorised},
 	},
 	{
 		service: "kms", operation: "UpdateAlias", scope: onAliasScope, keySpec: symmetricKey,
 		in: func(c *matrixCase) m { return m{"AliasName": c.taken(), "TargetKeyId": c.key} }, then: "NotFoundException",
-		special: map[way]outcome{wrongAccount: authorised, invited: authorised},
+		special: map[way]outcome{wrongAccount: authorised, invited: authorised, foreignGrant: authorised},
 	},
 }
 
@@ -237,7 +237,8 @@ func iamRows() (rows []matrixRow) {
 		"GetGroup":        group, "DeleteGroup": group, "AddUserToGroup": with(group, "UserName", absent), "RemoveUserFromGroup": with(group, "UserName", absent),
 		"ListGroupPolicies": group, "PutGroupPolicy": with(group, "PolicyName", "p", "PolicyDocument", doc),
 		"GetGroupPolicy": with(group, "PolicyName", "p"), "DeleteGroupPolicy": with(group, "PolicyName", "p"),
-		"GetRole": role, "DeleteRole": role, "UpdateRole": role, "UpdateAssumeRolePolicy": with(role, "PolicyDocument", trust),
+		"GetRole": role, "DeleteRole": role, "UpdateRole": role, "UpdateRoleDescription": with(role, "Description", "d"),
+		"ListInstanceProfilesForRole": role, "UpdateAssumeRolePolicy": with(role, "PolicyDocument", trust),
 		"TagRole": with(role, "Tags.member.1.Key", "a", "Tags.member.1.Value", "b"), "UntagRole": with(role, "TagKeys.member.1", "a"), "ListRoleTags": role,
 		"ListRolePolicies": role, "PutRolePolicy": with(role, "PolicyName", "p", "PolicyDocument", doc),
 		"GetRolePolicy": with(role, "PolicyName", "p"), "DeleteRolePolicy": with(role, "PolicyName", "p"),

@@ -36,11 +36,14 @@ const (
 	invited          way = "another account, invited by the key policy"      // the same
 	keyPolicyDenies  way = "explicit deny of the key policy"                 // a user who may do everything
 	foreignKeyPolicy way = "another account, invited, without an own policy" // by the key policy alone
+	deniedGrant      way = "grant against an explicit deny"                  // to the user of that way
+	foreignGrant     way = "another account, by a grant"                     // to the user of the wrong account
+	foreignGrantOnly way = "another account, by a grant, without an own policy"
 )
 
 var ways = []way{
 	nobody, noPermission, byIdentity, undelegated, byKeyPolicy, byGrant, explicitDeny, roleSession, sessionPolicy, boundary,
-	wrongAccount, invited, keyPolicyDenies, foreignKeyPolicy,
+	wrongAccount, invited, keyPolicyDenies, foreignKeyPolicy, deniedGrant, foreignGrant, foreignGrantOnly,
 }
 
 // An outcome is what the matrix tells apart.
@@ -69,19 +72,20 @@ const (
 var expectations = map[scope]map[way]outcome{
 	onKeyScope: {
 		byIdentity: authorised, byKeyPolicy: authorised, roleSession: authorised,
-		invited: authorised, // of operations that work across accounts
-		byGrant: authorised, // of grant operations
+		invited: authorised,                           // of operations that work across accounts
+		byGrant: authorised, foreignGrant: authorised, // of grant operations
 	},
 	onAccountScope: {
 		byIdentity: authorised, undelegated: authorised, roleSession: authorised,
-		wrongAccount: authorised, invited: authorised, // there, it is their own
+		wrongAccount: authorised, invited: authorised, foreignGrant: authorised, // there, it is their own
 		keyPolicyDenies: authorised, // no key, no key policy
 	},
 	onAliasScope: {byIdentity: authorised, roleSession: authorised},
 	freeScope: {
 		noPermission: authorised, byIdentity: authorised, undelegated: authorised, byKeyPolicy: authorised, byGrant: authorised,
 		explicitDeny: authorised, roleSession: authorised, sessionPolicy: authorised, boundary: authorised, wrongAccount: authorised,
-		invited: authorised, keyPolicyDenies: authorised, foreignKeyPolicy: authorised,
+		invited: authorised, keyPolicyDenies: authorised, foreignKeyPolicy: authorised, deniedGrant: authorised,
+		foreignGrant: authorised, foreignGrantOnly: authorised,
 	},
 	retireScope: {},
 	trustScope:  {},
@@ -95,13 +99,51 @@ func (r *matrixRow) want(w way) outcome {
 	switch {
 	case w == nobody:
 		return unauthenticated
-	case w == invited && r.scope == onKeyScope && !r.foreign, w == byGrant && r.scope == onKeyScope && !r.grantable:
+	case w == invited && r.scope == onKeyScope && !r.foreign, (w == byGrant || w == foreignGrant) && r.scope == onKeyScope && !r.grantable:
 		return refusedOutcome
 	}
 	if o, ok := expectations[r.scope][w]; ok {
 		return o
 	}
 	return refusedOutcome
+}
+
+// What refusals say of the rule that refused.
+const (
+	lacksIdentity = "because no identity-based policy allows the "
+	lacksResource = "because no resource-based policy allows the "
+	notVisible    = "on this resource because the resource does not exist in this Region"
+)
+
+// fromOutside are the ways of callers of another account.
+var fromOutside = map[way]bool{wrongAccount: true, invited: true, foreignKeyPolicy: true, foreignGrant: true, foreignGrantOnly: true}
+
+// refusedBy is the rule that must refuse in each way, lest a request is refused for
+// another reason than the one that the way is about; where it is not here, there is
+// no permission in a policy of the caller's.
+var refusedBy = map[way]string{
+	undelegated: lacksResource, wrongAccount: notVisible, invited: notVisible, foreignGrant: notVisible,
+	explicitDeny:    "with an explicit deny in an identity-based policy",
+	deniedGrant:     "with an explicit deny in an identity-based policy",
+	keyPolicyDenies: "with an explicit deny in a resource-based policy",
+	sessionPolicy:   "because no session policy allows the ",
+	boundary:        "because no permissions boundary allows the ",
+}
+
+// because is what a refusal of a row in a way must say; empty for anything.
+func (r *matrixRow) because(w way) string {
+	switch {
+	case r.scope == trustScope, r.scope == freeScope:
+		return "" // AWS says nothing
+	case r.scope == retireScope && fromOutside[w]:
+		return lacksResource // the grant is the resource, and does not name them
+	case r.scope == onKeyScope && (w == foreignKeyPolicy && !r.foreign || w == foreignGrantOnly && !r.grantable):
+		return notVisible
+	}
+	if rule, ok := refusedBy[w]; ok {
+		return rule
+	}
+	return lacksIdentity
 }
 
 // A matrixCase is one cell: what its request is made of.
@@ -118,7 +160,8 @@ type cast struct {
 	plain, all, none, bounded, stranger, guest aws.Credentials
 	session, confined                          aws.Credentials
 	plainARN                                   string
-	role                                       string // ARN
+	role                                       string         // ARN
+	grantees                                   map[way]string // ARNs, in ways with a grant
 }
 
 // caller is who calls in a way; ok is false for nobody.
@@ -130,7 +173,7 @@ func (c *cast) caller(w way) (who aws.Credentials, ok bool) {
 		return c.plain, true
 	case byIdentity, undelegated, keyPolicyDenies:
 		return c.all, true
-	case explicitDeny:
+	case explicitDeny, deniedGrant:
 		return c.none, true
 	case roleSession:
 		return c.session, true
@@ -138,9 +181,9 @@ func (c *cast) caller(w way) (who aws.Credentials, ok bool) {
 		return c.confined, true
 	case boundary:
 		return c.bounded, true
-	case wrongAccount, invited:
+	case wrongAccount, invited, foreignGrant:
 		return c.stranger, true
-	case foreignKeyPolicy:
+	case foreignKeyPolicy, foreignGrantOnly:
 		return c.guest, true
 	}
 	panic("no caller " + string(w))
@@ -156,13 +199,14 @@ var (
 // newCast makes the callers, with names of their own.
 func newCast(t *testing.T, g *instance) *cast {
 	t.Helper()
-	c := &cast{}
+	c := &cast{grantees: map[way]string{}}
 	c.plain, c.plainARN = g.newUser(t, own, "matrix-plain")
+	c.grantees[byGrant] = c.plainARN
 	c.all, _ = g.newUser(t, own, "matrix-all", everything)
-	c.none, _ = g.newUser(t, own, "matrix-none", everything, nothing)
+	c.none, c.grantees[deniedGrant] = g.newUser(t, own, "matrix-none", everything, nothing)
 	c.bounded, _ = g.newUser(t, own, "matrix-bounded", everything)
-	c.stranger, _ = g.newUser(t, other, "matrix-stranger", everything)
-	c.guest, _ = g.newUser(t, other, "matrix-guest")
+	c.stranger, c.grantees[foreignGrant] = g.newUser(t, other, "matrix-stranger", everything)
+	c.guest, c.grantees[foreignGrantOnly] = g.newUser(t, other, "matrix-guest")
 	limit := g.form(t, g.root(own), "iam", "CreatePolicy", m{"PolicyName": "matrix-limit", "PolicyDocument": document(t, elsewhere)})
 	g.form(t, g.root(own), "iam", "PutUserPermissionsBoundary", m{"UserName": "matrix-bounded", "PermissionsBoundary": limit.text("Arn")})
 	trust := document(t, m{"Effect": "Allow", "Principal": m{"AWS": own}, "Action": "sts:AssumeRole"})
@@ -209,8 +253,11 @@ func TestAuthorisationMatrix(t *testing.T) {
 			t.Parallel()
 			for _, w := range ways {
 				mc := &matrixCase{t: t, g: g, way: w, cast: c}
-				if got, code := mc.try(r); got != r.want(w) {
-					t.Errorf("%s: %s (%s), want that it %s", w, got, code, r.want(w))
+				switch got, said := mc.try(r); {
+				case got != r.want(w):
+					t.Errorf("%s: %s (%s), want that it %s", w, got, said, r.want(w))
+				case got == refusedOutcome && !strings.Contains(said, r.because(w)):
+					t.Errorf("%s: %s, want that it is denied %s", w, said, r.because(w))
 				}
 			}
 		})
@@ -225,8 +272,8 @@ func (c *matrixCase) try(r *matrixRow) (outcome, string) {
 		made["Policy"] = document(c.t, c.cast.keyPolicy(c.way)...)
 		c.key = c.g.mustCall(c.t, own, "CreateKey", made)["KeyMetadata"].(m)["Arn"].(string)
 	}
-	if c.way == byGrant && r.keySpec != nil {
-		c.grant(c.cast.plainARN, grantable[usageOf(r.keySpec)]...)
+	if grantee, ok := c.cast.grantees[c.way]; ok && r.keySpec != nil {
+		c.grant(grantee, grantable[usageOf(r.keySpec)]...)
 	}
 	in := m{}
 	if r.in != nil {

@@ -68,7 +68,7 @@ func loadManagedPolicy(ctx context.Context, s *Store, key cacheKey) (loaded, err
 	if e.Policy, err = policy.ParseIdentity(e.Document); err != nil {
 		return loaded{}, fmt.Errorf("stored policy: %w", err)
 	}
-	l.size = 512 + 4*len(e.Document)
+	l.size = 512 + compiledFactor*len(e.Document)
 	return l, nil
 }
 
@@ -98,9 +98,9 @@ type PolicyFilter struct {
 }
 
 // Paths and names have none of the characters of LIKE but the underscore;
-// starts_with has none.
+// starts_with has none. A list does without documents, which may be large.
 const listManagedPolicies = `
-SELECT account, name, path, id, description, document, created_at, attachments, boundaries
+SELECT account, name, path, id, description, CASE WHEN @name = '' THEN '' ELSE document END AS document, created_at, attachments, boundaries
 FROM (
 	SELECT p.*,
 		(SELECT count(*) FROM policy_attachments t WHERE t.account = p.account AND t.policy_name = p.name)::int AS attachments,
@@ -116,8 +116,8 @@ WHERE (NOT @used OR attachments + boundaries > 0)
 ORDER BY name
 LIMIT @limit`
 
-// ListManagedPolicies returns at most limit managed policies of an account in the
-// order of their names, beginning after the one given; empty means from the start.
+// ListManagedPolicies returns at most limit managed policies of an account, without
+// their documents, in the order of their names, beginning after the one given; empty means from the start.
 func (s *Store) ListManagedPolicies(ctx context.Context, account string, f PolicyFilter, after string, limit int) ([]CountedPolicy, error) {
 	return list(ctx, s, "list managed policies", listManagedPolicies, pgx.StrictNamedArgs{
 		"account": account, "name": "", "prefix": f.PathPrefix, "use": f.Use, "used": f.Used, "after": after, "limit": limit,
@@ -208,6 +208,9 @@ func (tx *Tx) deleteManagedPolicy(ctx context.Context, account, name string) err
 	}
 	if uses > 0 {
 		return &InUseError{Attachments}
+	}
+	if err := tx.lockAccount(ctx, account); err != nil {
+		return err
 	}
 	tx.touch(account, target{Kind: kindManaged, ID: name})
 	return tx.execOne(ctx, deleteManagedPolicy, args)

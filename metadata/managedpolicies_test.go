@@ -272,6 +272,11 @@ func TestManagedPoliciesAreListedByUse(t *testing.T) {
 		}
 	}
 	listed, err := f.ListManagedPolicies(t.Context(), account, metadata.PolicyFilter{}, "a", 2)
+	for _, p := range listed {
+		if p.Document != "" {
+			t.Errorf("a list has the document of %s", p.Name)
+		}
+	}
 	if err != nil || len(listed) != 2 || listed[0].Name != "b" || listed[1].Name != "c" {
 		t.Errorf("page after a = %+v, %v", listed, err)
 	}

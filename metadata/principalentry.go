@@ -147,9 +147,9 @@ func (r *principalRow) compileTrust() (*policy.Policy, error) {
 
 // size estimates the bytes of the entry that is made of the row.
 func (r *principalRow) size() int {
-	size := 1024 + 4*len(r.Trust) + 4*len(orZero(r.boundaryDocument))
+	size := 1024 + compiledFactor*(len(r.Trust)+len(orZero(r.boundaryDocument)))
 	for _, h := range r.held {
-		size += 256 + 4*len(h.Document)
+		size += 256 + compiledFactor*len(h.Document)
 	}
 	for _, t := range r.tags {
 		size += 64 + len(t.Key) + len(t.Value)

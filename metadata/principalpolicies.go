@@ -10,6 +10,10 @@ import (
 // together, white space apart (IAM User Guide, "IAM and AWS STS quotas").
 var MaxInlinePolicies = map[PrincipalKind]int{User: 2048, Group: 5120, Role: 10240}
 
+// MaxInlineBytes is how many bytes they can have together, white space and all: each
+// request of a user reads its own and those of all its groups. AWS tells no such limit.
+const MaxInlineBytes = 64 << 10
+
 const listPrincipalPolicies = `
 SELECT policy_name
 FROM principal_policies
@@ -45,14 +49,14 @@ ON CONFLICT (account, kind, name, policy_name) DO UPDATE SET document = excluded
 
 // White space is that of JSON.
 const sumPrincipalPolicies = `
-SELECT coalesce(sum(char_length(translate(document, E' \t\r\n', ''))), 0)
+SELECT coalesce(sum(char_length(translate(document, E' \t\r\n', ''))), 0), coalesce(sum(octet_length(document)), 0)
 FROM principal_policies
 WHERE account = @account AND kind = @kind AND name = @name`
 
 // PutPrincipalPolicy adds an inline policy to a principal or replaces it. The
 // document must have been parsed before: one that does not compile makes the
-// principal unusable. *LimitError if the principal would pass [MaxInlinePolicies];
-// ErrNotFound if the account has no such principal.
+// principal unusable. *LimitError if the principal would pass [MaxInlinePolicies] or
+// [MaxInlineBytes]; ErrNotFound if the account has no such principal.
 func (tx *Tx) PutPrincipalPolicy(ctx context.Context, account string, kind PrincipalKind, name, policyName, document string) error {
 	return wrap(tx.changePrincipal(ctx, account, kind, name, func() error {
 		_, err := tx.tx.Exec(ctx, upsertPrincipalPolicy, pgx.StrictNamedArgs{
@@ -61,13 +65,16 @@ func (tx *Tx) PutPrincipalPolicy(ctx context.Context, account string, kind Princ
 		if err != nil {
 			return err
 		}
-		var n int
+		var characters, bytes int
 		args := pgx.StrictNamedArgs{"account": account, "kind": kind, "name": name}
-		if err := tx.tx.QueryRow(ctx, sumPrincipalPolicies, args).Scan(&n); err != nil {
+		if err := tx.tx.QueryRow(ctx, sumPrincipalPolicies, args).Scan(&characters, &bytes); err != nil {
 			return err
 		}
-		if n > MaxInlinePolicies[kind] {
+		switch {
+		case characters > MaxInlinePolicies[kind]:
 			return &LimitError{MaxInlinePolicies[kind]}
+		case bytes > MaxInlineBytes:
+			return &LimitError{MaxInlineBytes}
 		}
 		return nil
 	}), "put inline policy of %s %s", kind, name)

@@ -182,6 +182,9 @@ func (tx *Tx) deletePrincipal(ctx context.Context, account string, kind Principa
 			return &InUseError{dependant}
 		}
 	}
+	if err := tx.lockAccount(ctx, account); err != nil {
+		return err
+	}
 	_, err := tx.tx.Exec(ctx, deletePrincipal, args)
 	tx.touch(account, target{Kind: kindPrincipal, ID: principalID(kind, name)})
 	return err
@@ -227,7 +230,9 @@ FROM accounts
 WHERE id = @account
 FOR NO KEY UPDATE`
 
-// lockAccount does the same for what is counted by account.
+// lockAccount does the same for what is counted by account. Whoever makes something of
+// a name waits for who is deleting one of that name, holding the account; so who
+// deletes takes the account first.
 func (tx *Tx) lockAccount(ctx context.Context, account string) error {
 	return tx.tx.QueryRow(ctx, lockAccount, pgx.StrictNamedArgs{"account": account}).Scan(nil)
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"kmsgate/metadata"
 )
@@ -278,5 +279,52 @@ func TestLimitsHoldAgainstChangesAtOnce(t *testing.T) {
 	all.Wait()
 	if keys.Load() != 2 || policies.Load() != 2 {
 		t.Errorf("%d keys and %d policies were added, want 2 and 2", keys.Load(), policies.Load())
+	}
+}
+
+// TestDeletingAndMakingAgainDoNotWaitForEachOther: who makes a thing whose name another
+// change is freeing waits for that one only.
+func TestDeletingAndMakingAgainDoNotWaitForEachOther(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	ctx := t.Context()
+	provider := metadata.Provider{Account: account, URL: "oidc.example.com"}
+	for what, change := range map[string]struct{ insert, remove func(*metadata.Tx) error }{
+		"a user": {
+			func(tx *metadata.Tx) error { return tx.InsertPrincipal(ctx, newUser(account, "again"), nil) },
+			func(tx *metadata.Tx) error { return tx.DeletePrincipal(ctx, account, metadata.User, "again") },
+		},
+		"a managed policy": {
+			func(tx *metadata.Tx) error { return tx.InsertManagedPolicy(ctx, newManagedPolicy(account, "again")) },
+			func(tx *metadata.Tx) error { return tx.DeleteManagedPolicy(ctx, account, "again") },
+		},
+		"a provider": {
+			func(tx *metadata.Tx) error { return tx.InsertProvider(ctx, provider) },
+			func(tx *metadata.Tx) error { return tx.DeleteProvider(ctx, account, provider.URL) },
+		},
+	} {
+		f.change(t, change.insert)
+		var runs atomic.Int32
+		var again sync.WaitGroup
+		err := f.try(ctx, func(tx *metadata.Tx) error {
+			if err := change.remove(tx); err != nil || runs.Add(1) > 1 {
+				return err
+			}
+			again.Go(func() {
+				err := f.try(ctx, func(tx *metadata.Tx) error {
+					runs.Add(1)
+					return change.insert(tx)
+				})
+				if err != nil {
+					t.Errorf("make %s again: %v", what, err)
+				}
+			})
+			time.Sleep(300 * time.Millisecond) // time to come to where it must wait
+			return nil
+		})
+		again.Wait()
+		if err != nil || runs.Load() != 2 {
+			t.Errorf("%s: %v, %d transactions, want 2", what, err, runs.Load())
+		}
 	}
 }

@@ -285,6 +285,14 @@ func TestLimitsOfPrincipals(t *testing.T) {
 	within("one more", 2048, put("b", 49))
 	within("another policy", 2048, put("c", 18))
 	within("a smaller one", 0, put("a", 1000))
+	spaced := func(name string) func(*metadata.Tx) error {
+		return func(tx *metadata.Tx) error {
+			return tx.PutPrincipalPolicy(ctx, account, metadata.User, "ann", name, strings.Repeat(" ", 30<<10)+allowAll)
+		}
+	}
+	within("a policy of white space", 0, spaced("s1"))
+	within("another one", 0, spaced("s2"))
+	within("a third one", metadata.MaxInlineBytes, spaced("s3"))
 
 	tags := func(n int) func(*metadata.Tx) error {
 		var all []metadata.Tag

@@ -157,6 +157,14 @@ WHERE account = @account AND url = @url`
 // DeleteProvider removes an OIDC provider; trust policies may name it still.
 // ErrNotFound if the account has no such provider.
 func (tx *Tx) DeleteProvider(ctx context.Context, account, url string) error {
+	args := pgx.StrictNamedArgs{"account": account, "url": url}
+	err := tx.tx.QueryRow(ctx, selectClientIDs, args).Scan(nil) // its row first, as every change of it does
+	if err == nil {
+		err = tx.lockAccount(ctx, account)
+	}
+	if err != nil {
+		return wrap(err, "delete OIDC provider %s", url)
+	}
 	return tx.changeProvider(ctx, deleteProvider, account, url, pgx.StrictNamedArgs{})
 }
 

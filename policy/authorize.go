@@ -98,8 +98,9 @@ const (
 	NoSessionAllows
 
 	// Foreign refuses a resource of another account: its policy does not allow,
-	// or denies, or the operation is for the own account only. Callers must not
-	// be able to tell it from a key that does not exist.
+	// or denies, or the operation is for the own account only, whatever the
+	// caller's side says. Callers must not be able to tell it from a key that does
+	// not exist.
 	Foreign
 )
 
@@ -163,20 +164,32 @@ func (e *evaluation) decide() Decision {
 	e.evaluateAll()
 	own := e.Caller.Account == e.Owner
 	switch {
+	case !own && e.IdentityOnly:
+		return Decision{Reason: Foreign}
+	case !own && !e.Caller.Kind.accountless():
+		return e.foreignKey()
+	case e.callerDenied():
+		return e.callerDenies()
+	case e.IdentityOnly:
+		return e.allow(&e.identity, reachAccount, IdentityAllows)
+	}
+	return e.ownKey()
+}
+
+// callerDenied tells whether a document of the caller's side denies.
+func (e *evaluation) callerDenied() bool {
+	return e.identity.denied() || e.boundary.denied() || e.session.denied()
+}
+
+// callerDenies is the refusal of a caller whom its own side denies.
+func (e *evaluation) callerDenies() Decision {
+	switch {
 	case e.identity.denied():
 		return e.identity.decision(false, IdentityDenies)
 	case e.boundary.denied():
 		return e.boundary.decision(false, BoundaryDenies)
-	case e.session.denied():
-		return e.session.decision(false, SessionDenies)
-	case e.IdentityOnly && own:
-		return e.allow(&e.identity, reachAccount, IdentityAllows)
-	case e.IdentityOnly:
-		return Decision{Reason: Foreign}
-	case own || e.Caller.Kind.accountless():
-		return e.ownKey()
 	}
-	return e.foreignKey()
+	return e.session.decision(false, SessionDenies)
 }
 
 // ownKey decides about a key of the caller's account.
@@ -197,17 +210,25 @@ var allowedThrough = [...]Reason{
 }
 
 // foreignKey decides about a key of another account: its policy or a grant must
-// allow, and the identity's side too.
+// allow, and the caller's side too. What the caller's side says counts only where
+// the key's allows: else callers could read of a key that does not trust them in
+// the refusals of a Deny that they wrote themselves.
 func (e *evaluation) foreignKey() Decision {
+	var d Decision
 	switch {
 	case e.key.denied():
 		return e.key.decision(false, Foreign)
 	case !e.CrossAccount:
 		return Decision{Reason: Foreign}
 	case e.key.reach != reachNone:
-		return e.allow(&e.key, reachAccount, BothSidesAllow)
+		d = e.allow(&e.key, reachAccount, BothSidesAllow)
+	default:
+		d = e.granted(reachAccount, Decision{Reason: Foreign})
 	}
-	return e.granted(reachAccount, Decision{Reason: Foreign})
+	if d.Reason != Foreign && e.callerDenied() {
+		return e.callerDenies()
+	}
+	return d
 }
 
 // allow lays an Allow to the statement of by, unless something holds it back.

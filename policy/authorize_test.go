@@ -269,7 +269,11 @@ func TestEvaluation(t *testing.T) {
 		{name: "other user by account and IAM", caller: "other user", keyPolicy: toOthers, identity: ids(all), want: policy.BothSidesAllow},
 		{name: "other user by IAM alone", caller: "other user", keyPolicy: accounts, identity: ids(all), want: policy.Foreign},
 		{name: "other user beyond boundary", caller: "other user", keyPolicy: toOther, identity: ids(all), boundary: none, want: policy.NoBoundaryAllows},
-		{name: "other user denied at home", caller: "other user", keyPolicy: accounts, identity: ids(deny), want: policy.IdentityDenies},
+		{name: "other user denied at home", caller: "other user", keyPolicy: toOthers, identity: ids(all, deny), want: policy.IdentityDenies},
+		{name: "other user denied by boundary", caller: "other user", keyPolicy: toOther, identity: ids(all), boundary: deny, want: policy.BoundaryDenies},
+		{name: "other user denied by session", caller: "other user", keyPolicy: toOther, session: ids(deny), want: policy.SessionDenies},
+		{name: "other user denied at home, not trusted", caller: "other user", keyPolicy: accounts, identity: ids(deny), want: policy.Foreign},
+		{name: "other user denied by both", caller: "other user", keyPolicy: denies, identity: ids(deny), want: policy.Foreign},
 	}
 	allows := map[policy.Reason]bool{policy.KeyPolicyAllows: true, policy.AccountAllows: true, policy.BothSidesAllow: true}
 	for _, tt := range tests {

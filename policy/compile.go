@@ -247,6 +247,7 @@ func (c *compiler) conditions(path string, n node) []condition {
 func (c *compiler) oneCondition(path string, op operator, cond condition, entry member) condition {
 	cond.name, cond.key = entry.name, strings.ToLower(entry.name)
 	cond.hidden = c.dialect.kms && isHiddenFromKeyPolicies(cond.key)
+	cond.single = hasOneValue(cond.key) && !strings.Contains(cond.operator, ":") // else its author thinks of several
 	if problem := checkKey(entry.name); problem != "" {
 		c.fail(path, "is a condition key "+problem)
 	}

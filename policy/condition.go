@@ -1,6 +1,9 @@
 package policy
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // condition is one key of one operator.
 type condition struct {
@@ -12,6 +15,7 @@ type condition struct {
 	values   []matcher
 	negated  bool
 	all      bool // every value of the request must pass, else one suffices
+	single   bool // the key has one value, unless a request has it in several letter cases
 	ifExists bool
 
 	null                    bool // the operator Null, with the two fields below
@@ -59,6 +63,15 @@ func isSingle(key string) bool {
 	return strings.HasPrefix(key, "kms:encryptioncontext:") || strings.HasPrefix(key, "aws:requesttag/")
 }
 
+// tagOf begins the keys that are tags, as isSingle's are pairs of the request: names in
+// which letter case matters, but not in the keys of conditions.
+var tagOf = []string{resourceTag, "iam:resourcetag/", "aws:principaltag/"}
+
+// hasOneValue tells of the keys that stand for one pair or one tag.
+func hasOneValue(key string) bool {
+	return isSingle(key) || slices.ContainsFunc(tagOf, func(prefix string) bool { return strings.HasPrefix(key, prefix) })
+}
+
 // got returns the request's values of the condition's key.
 func (c *condition) got(ctx Context) []string {
 	if c.hidden {
@@ -68,9 +81,13 @@ func (c *condition) got(ctx Context) []string {
 }
 
 // holds tells whether the condition is fulfilled in a statement that denies or
-// allows: too many aliases to judge refuse the request either way.
+// allows: too many aliases to judge refuse the request either way, and of pairs whose
+// keys differ in letter case alone the one that refuses decides.
 func (c *condition) holds(ctx Context, deny bool) bool {
-	values := c.got(ctx)
+	values, all := c.got(ctx), c.all
+	if c.single && len(values) > 1 {
+		all = !deny
+	}
 	switch {
 	case c.key == resourceAliases && len(values) > maxResourceAliases:
 		return deny
@@ -80,11 +97,11 @@ func (c *condition) holds(ctx Context, deny bool) bool {
 		return c.all || c.ifExists
 	}
 	for _, v := range values {
-		if c.passes(v, ctx) != c.all {
-			return !c.all
+		if c.passes(v, ctx) != all {
+			return !all
 		}
 	}
-	return c.all
+	return all
 }
 
 // passes tells whether one value of the request fulfils the condition.

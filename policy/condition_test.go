@@ -242,6 +242,36 @@ func TestKeyPoliciesDoNotSeeTagsAndAliases(t *testing.T) {
 	}
 }
 
+// TestPairsInSeveralLetterCases: a second pair whose key differs in letter case alone
+// does not help a request.
+func TestPairsInSeveralLetterCases(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		effect, operator string
+		values           []string
+		want             bool
+	}{
+		{"Allow", "StringEquals", []string{"x"}, true},
+		{"Allow", "StringEquals", []string{"x", "x"}, true},
+		{"Allow", "StringEquals", []string{"x", "y"}, false},
+		{"Allow", "StringNotEquals", []string{"y", "x"}, false},
+		{"Allow", "ForAnyValue:StringEquals", []string{"x", "y"}, true},
+		{"Deny", "StringEquals", []string{"y", "x"}, true},
+		{"Deny", "StringNotEquals", []string{"x", "y"}, true},
+		{"Deny", "StringNotEquals", []string{"x", "x"}, false},
+	} {
+		for _, key := range []string{"kms:EncryptionContext:app", "aws:RequestTag/app", "aws:PrincipalTag/app"} {
+			facts := policy.Facts{}
+			for i, v := range tt.values {
+				facts = append(facts, policy.Fact{Key: []string{key, strings.ToUpper(key)}[i], Values: []string{v}})
+			}
+			if got := holds(t, tt.effect, `"`+tt.operator+`": {"`+key+`": "x"}`, facts); got != tt.want {
+				t.Errorf("%s with %s of %s, which is %q: holds %t, want %t", tt.effect, tt.operator, key, tt.values, got, tt.want)
+			}
+		}
+	}
+}
+
 func TestTooManyAliasesRefuse(t *testing.T) {
 	t.Parallel()
 	condition := `"Condition": {"ForAnyValue:StringEquals": {"kms:ResourceAliases": "alias/1"}}`

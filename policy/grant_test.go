@@ -56,6 +56,8 @@ func TestGrantsReachTheirGrantee(t *testing.T) {
 		{name: "other user by account", caller: "other user", to: "account", identity: ids(all), want: policy.GrantAllows},
 		{name: "other root", caller: "other root", to: "account", want: policy.GrantAllows},
 		{name: "other root, own keys only", caller: "other root", to: "account", ownOnly: true, want: policy.Foreign},
+		{name: "other user denied", caller: "other user", to: "caller", identity: ids(all, deny), want: policy.IdentityDenies},
+		{name: "other user denied, no grant", caller: "other user", identity: ids(deny), want: policy.Foreign},
 		{name: "other user, no grant", caller: "other user", identity: ids(all), want: policy.Foreign},
 	}
 	for _, tt := range tests {

@@ -69,15 +69,28 @@ func (i *installation) revokeSessions(ctx context.Context, command string, of ar
 	event := adminEvent(command, "RevokeRoleSessions", of.Account, "", now, audit.Members{
 		audit.String("roleArn", role), audit.String("issuedBefore", before.UTC().Format(time.RFC3339Nano)),
 	})
-	view := i.store.View()
-	entry, err := view.Principal(ctx, of.Account, metadata.Role, of.Name)
-	if errors.Is(err, metadata.ErrNotFound) || err == nil && entry.ARN() != role {
-		return fmt.Errorf("there is no role %s; aws iam list-roles shows those of an account", role)
+	end := func() error {
+		view := i.store.View()
+		entry, err := view.Principal(ctx, of.Account, metadata.Role, of.Name)
+		if errors.Is(err, metadata.ErrNotFound) || err == nil && entry.ARN() != role {
+			return fmt.Errorf("there is no role %s; aws iam list-roles shows those of an account", role)
+		}
+		if err != nil {
+			return err
+		}
+		return i.store.Change(ctx, view, func(tx *metadata.Tx) ([]byte, error) {
+			return event, tx.RevokeSessions(ctx, of.Account, of.Name, before)
+		})
 	}
-	if err != nil {
-		return err
+	// An account in which much is changed must not keep its sessions for that.
+	for range revocationAttempts - 1 {
+		if err := end(); !errors.Is(err, metadata.ErrStale) {
+			return err
+		}
 	}
-	return i.store.Change(ctx, view, func(tx *metadata.Tx) ([]byte, error) {
-		return event, tx.RevokeSessions(ctx, of.Account, of.Name, before)
-	})
+	return end()
 }
+
+// revocationAttempts is how often it is tried to end sessions while other changes of
+// the account come in between.
+const revocationAttempts = 50

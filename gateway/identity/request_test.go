@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"kmsgate/gateway/kmsapi"
 	"kmsgate/metadata"
 )
 
@@ -33,6 +34,20 @@ func TestPagesGoOnWhereTheLastOneEnded(t *testing.T) {
 	}
 	if p, err := pageOf(nil, nil); err != nil || p != (page{limit: 100}) {
 		t.Errorf("pageOf without anything = %+v, %v, want 100 items from the start", p, err)
+	}
+}
+
+// TestLongestMarkersAreTaken: the longest name in a list is the key of a tag.
+func TestLongestMarkersAreTaken(t *testing.T) {
+	t.Parallel()
+	longest := strings.Repeat("\U00010348", 128)
+	_, paged := cut([]string{longest, "z"}, page{limit: 1}, func(s string) string { return s })
+	in := &PageRequest{Marker: &paged.Marker}
+	if err := kmsapi.Validate(in); err != nil {
+		t.Errorf("a marker of %d characters that a page ended with: %v", len(paged.Marker), err)
+	}
+	if p, err := pageOf(in.Marker, nil); err != nil || p.after != longest {
+		t.Errorf("pageOf = %+v, %v, want to go on after the longest key", p, err)
 	}
 }
 

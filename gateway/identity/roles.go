@@ -112,8 +112,12 @@ type ListRolesResponse struct {
 }
 
 // ListRoles returns the account's roles in the order of their names, without tags
-// and boundaries, as AWS has it.
+// and boundaries, as AWS has it. A page has at most maxItems whatever is asked for, as
+// clients must expect: each role comes with its trust policy.
 func ListRoles(ctx context.Context, r *Request, in *ListRequest) (*ListRolesResponse, error) {
+	if in.MaxItems != nil && *in.MaxItems > maxItems {
+		in.MaxItems = nil
+	}
 	found, paged, err := listPrincipals(ctx, r, metadata.Role, in)
 	if err == nil {
 		err = r.markDeleted(ctx, found)
@@ -152,6 +156,47 @@ func UpdateRole(ctx context.Context, tx *metadata.Tx, r *Request, in *UpdateRole
 	}
 	_, err := done(tx.UpdateRole(ctx, r.Caller.Account, *in.RoleName, change), NoSuchRole(*in.RoleName))
 	return &UpdateRoleResponse{}, err
+}
+
+// UpdateRoleDescriptionRequest changes the description (IAM API Reference,
+// UpdateRoleDescription, which UpdateRole replaces; Terraform still sends it).
+type UpdateRoleDescriptionRequest struct {
+	RoleName    *string `kms:"required,len=1..64,pattern=IAMName"`
+	Description *string `kms:"required,len=0..1000,pattern=Text"`
+}
+
+// UpdateRoleDescription changes the description of a role and returns it, without its
+// tags.
+func UpdateRoleDescription(r *Request, in *UpdateRoleDescriptionRequest) (Work[RoleResponse], error) {
+	var role Role
+	return Work[RoleResponse]{
+		Do: func(ctx context.Context) (*RoleResponse, error) {
+			out, err := GetRole(ctx, r, &RoleRequest{RoleName: in.RoleName})
+			if err == nil {
+				role = out.Role
+				role.Description, role.Tags = *in.Description, nil
+			}
+			return nil, err
+		},
+		Commit: func(ctx context.Context, tx *metadata.Tx) (*RoleResponse, error) {
+			_, err := done(tx.UpdateRole(ctx, r.Caller.Account, *in.RoleName, metadata.RoleChange{Description: in.Description}), NoSuchRole(*in.RoleName))
+			return &RoleResponse{role}, err
+		},
+	}, nil
+}
+
+// InstanceProfilesResponse has no instance profiles: there are none here. Who deletes
+// a role, as Terraform does, asks for them first (IAM API Reference,
+// ListInstanceProfilesForRole).
+type InstanceProfilesResponse struct {
+	InstanceProfiles []struct{} `xml:"InstanceProfiles>member"`
+	Paged
+}
+
+// ListInstanceProfilesForRole lists nothing.
+func ListInstanceProfilesForRole(_ context.Context, _ *Request, in *RolePageRequest) (*InstanceProfilesResponse, error) {
+	_, err := pageOf(in.Marker, in.MaxItems)
+	return new(InstanceProfilesResponse), err
 }
 
 // UpdateAssumeRolePolicyRequest replaces a trust policy (IAM API Reference,

@@ -92,12 +92,12 @@ func issue(ctx context.Context, r *Request, c *session.Claims, in *SessionReques
 	return Credentials{AccessKeyID: c.AccessKeyID, SecretAccessKey: c.Secret, SessionToken: token, Expiration: c.ExpiresAt}, nil
 }
 
-// defaultSession is how long a session of a role is if the request does not say.
-const defaultSession = time.Hour
+// DefaultSession is how long a session of a role is if the request does not say.
+const DefaultSession = time.Hour
 
 // assume makes a session of a role; the claims have what the request said of it.
 func assume(ctx context.Context, r *Request, role *metadata.PrincipalEntry, c *session.Claims, in *SessionRequest) (Assumed, error) {
-	duration := in.duration(defaultSession)
+	duration := in.duration(DefaultSession)
 	switch {
 	case c.Chained && duration > longestChained:
 		return Assumed{}, chainedTooLong()

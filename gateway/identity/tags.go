@@ -53,7 +53,7 @@ func tagsPage(tags []metadata.Tag, p page) *TagsResponse {
 // PageRequest is what every request for a list has (IAM API Reference,
 // "ListUsers").
 type PageRequest struct {
-	Marker   *string `kms:"len=1..320,pattern=Marker"`
+	Marker   *string `kms:"len=1..1024,pattern=Marker"` // AWS has 320, and shorter markers
 	MaxItems *int32  `kms:"range=1..1000"`
 }
 

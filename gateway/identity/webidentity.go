@@ -70,7 +70,7 @@ func (i *Issuers) Verify(ctx context.Context, now time.Time, p *metadata.Provide
 
 func (i *Issuers) providerKeys(ctx context.Context, now time.Time, p *metadata.Provider, t *IDToken) ([]jose.JSONWebKey, error) {
 	if p.JWKS == "" {
-		return i.keys(ctx, now, t)
+		return i.keys(ctx, now, p.Account, t)
 	}
 	all, err := parseKeys([]byte(p.JWKS))
 	if err != nil {

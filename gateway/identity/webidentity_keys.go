@@ -34,8 +34,10 @@ const (
 	keysStale = 24 * time.Hour
 	// askEvery is how often an issuer is asked at most.
 	askEvery = time.Minute
-	// maxWaiting bounds the requests that wait for issuers at once.
-	maxWaiting = 32
+	// maxWaiting bounds the requests that wait for issuers at once, maxWaitingEach
+	// those for the issuers of one account, so that slow ones are its own trouble.
+	maxWaiting     = 32
+	maxWaitingEach = maxWaiting / 4
 	// maxIssuers bounds the issuers whose keys are kept.
 	maxIssuers = 1000
 )
@@ -46,10 +48,10 @@ type Issuers struct {
 	client   *http.Client
 	loopback bool
 
-	places chan struct{} // of requests that wait for an issuer
-
-	mu    sync.Mutex
-	known map[string]*issuer // by URL; guarded by mu
+	mu      sync.Mutex
+	known   map[string]*issuer // by URL; guarded by mu, as all below
+	waiting map[string]int     // requests that wait for an issuer, by account
+	all     int                // of them
 }
 
 // issuer is what is known of one.
@@ -72,7 +74,7 @@ func NewIssuers(roots *x509.CertPool, loopback bool) *Issuers {
 	}
 	return &Issuers{
 		client:   &http.Client{Transport: transport, CheckRedirect: sameHost, Timeout: issuerTimeout},
-		loopback: loopback, places: make(chan struct{}, maxWaiting), known: map[string]*issuer{},
+		loopback: loopback, known: map[string]*issuer{}, waiting: map[string]int{},
 	}
 }
 
@@ -85,8 +87,9 @@ func sameHost(r *http.Request, via []*http.Request) error {
 }
 
 // keys returns the keys of a token's issuer that the token can be signed with. The
-// issuer is asked if they are not known or have been for long.
-func (i *Issuers) keys(ctx context.Context, now time.Time, t *IDToken) ([]jose.JSONWebKey, error) {
+// issuer is asked if they are not known or have been for long, on behalf of the
+// account whose provider it is.
+func (i *Issuers) keys(ctx context.Context, now time.Time, account string, t *IDToken) ([]jose.JSONWebKey, error) {
 	if !i.mayAsk(t.issuer) {
 		return nil, invalidToken("Issuer must use HTTPS")
 	}
@@ -94,29 +97,56 @@ func (i *Issuers) keys(ctx context.Context, now time.Time, t *IDToken) ([]jose.J
 	if found, age := is.get(now, t); len(found) > 0 && age < keysFresh {
 		return found, nil
 	}
-	select {
-	case i.places <- struct{}{}:
-		defer func() { <-i.places }()
-	default:
-		return nil, &IssuerError{errors.New("too many requests wait for issuers")}
-	}
-	is.asking.Lock()
-	defer is.asking.Unlock()
-	var failure error
-	if is.mayAskAgain(now, t) {
-		var keys []jose.JSONWebKey
-		if keys, failure = i.fetch(ctx, t.issuer); failure == nil {
-			is.set(keys, now)
-		}
-	}
+	failure := i.ask(ctx, now, account, is, t)
 	found, age := is.get(now, t)
 	switch {
 	case len(found) > 0 && age < keysStale:
 		return found, nil
-	case age < keysFresh:
+	case failure == nil && age < keysFresh:
 		return nil, unknownKey()
 	}
 	return nil, &IssuerError{cmp.Or(failure, errors.New("it did not answer less than a minute ago"))}
+}
+
+// ask has an issuer asked for its keys, unless another request has just done so. It
+// does not end with the request that it is for: that may have no time left, and the
+// issuer is not asked again soon.
+func (i *Issuers) ask(ctx context.Context, now time.Time, account string, is *issuer, t *IDToken) error {
+	if !i.wait(account) {
+		return errors.New("too many requests wait for issuers")
+	}
+	defer i.leave(account)
+	is.asking.Lock()
+	defer is.asking.Unlock()
+	if !is.mayAskAgain(now, t) {
+		return nil
+	}
+	keys, err := i.fetch(context.WithoutCancel(ctx), t.issuer)
+	if err == nil {
+		is.set(keys, now)
+	}
+	return err
+}
+
+// wait takes a place among the requests that wait for issuers; leave gives it back.
+func (i *Issuers) wait(account string) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.all >= maxWaiting || i.waiting[account] >= maxWaitingEach {
+		return false
+	}
+	i.all++
+	i.waiting[account]++
+	return true
+}
+
+func (i *Issuers) leave(account string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.all--
+	if i.waiting[account]--; i.waiting[account] == 0 {
+		delete(i.waiting, account)
+	}
 }
 
 // get returns the keys that a token can be signed with, and how old all keys are.

@@ -260,6 +260,8 @@ type idp struct {
 	answer atomic.Pointer[string]
 	// configuration is what discovery says; empty: what it should.
 	configuration string
+	// open lets answers out again, once it is closed; nil: they come at once.
+	open atomic.Pointer[chan struct{}]
 }
 
 func newIDP(t *testing.T, set string) *idp {
@@ -276,6 +278,9 @@ func newIDP(t *testing.T, set string) *idp {
 	})
 	mux.HandleFunc("GET /jwks", func(w http.ResponseWriter, _ *http.Request) {
 		p.asked.Add(1)
+		if open := p.open.Load(); open != nil {
+			<-*open
+		}
 		set := *p.answer.Load()
 		if set == "" {
 			w.WriteHeader(http.StatusInternalServerError)
@@ -339,6 +344,59 @@ func TestIssuerIsAskedSeldom(t *testing.T) {
 		wantRefused(t, err, awsquery.IDPCommunicationError)
 	}
 	want("keys of yesterday", 4)
+}
+
+// TestAskingOutlivesTheRequest: one that has no time left, for it was sent slowly,
+// does not use up the one question a minute in vain.
+func TestAskingOutlivesTheRequest(t *testing.T) {
+	t.Parallel()
+	p, i := newIDP(t, setOf(t, "p256")), NewIssuers(nil, true)
+	late, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, _ = i.verify(late, noon, p.provider(), p.token(t, "p256", nil)) // whatever becomes of it
+	if _, err := i.verify(t.Context(), noon, p.provider(), p.token(t, "p256", nil)); err != nil {
+		t.Errorf("another request: %v", err)
+	}
+}
+
+// TestSlowIssuersKeepNobodyElseWaiting has an issuer not answer while many ask, and
+// some of them with keys of two hours ago.
+func TestSlowIssuersKeepNobodyElseWaiting(t *testing.T) {
+	t.Parallel()
+	slow, quick, i := newIDP(t, setOf(t, "p256")), newIDP(t, setOf(t, "p256")), NewIssuers(nil, true)
+	later := map[string]any{"exp": noon.Add(100 * time.Hour).Unix()}
+	ask := func(ctx context.Context, at time.Time, account string, p *idp, key string) error {
+		provider := p.provider()
+		provider.Account = account
+		_, err := i.verify(ctx, at, provider, p.token(t, key, later))
+		return err
+	}
+	const account, other = "111122223333", "444455556666"
+	if err := ask(t.Context(), noon, account, slow, "p256"); err != nil {
+		t.Fatal(err)
+	}
+	open := make(chan struct{})
+	slow.open.Store(&open)
+	at := noon.Add(2 * time.Hour)
+	answers := make(chan error, maxWaiting+1)
+	for range maxWaiting + 1 {
+		go func() { answers <- ask(t.Context(), at, account, slow, "other") }()
+	}
+	for range maxWaiting + 1 - maxWaitingEach {
+		wantRefused(t, <-answers, awsquery.IDPCommunicationError)
+	}
+	if err := ask(t.Context(), at, account, slow, "p256"); err != nil {
+		t.Errorf("with a key of two hours ago: %v", err)
+	}
+	if err := ask(t.Context(), at, other, quick, "p256"); err != nil {
+		t.Errorf("in another account: %v", err)
+	}
+	close(open)
+	for range maxWaitingEach {
+		if err := <-answers; err == nil {
+			t.Error("a token under a key that the issuer does not have is good")
+		}
+	}
 }
 
 func TestIssuersAreNotFollowedEverywhere(t *testing.T) {

@@ -38,8 +38,11 @@ type IDToken struct {
 // ClaimsToBe tells whether the token says that it is an issuer's, by URL, and of a
 // subject.
 func (t *IDToken) ClaimsToBe(issuer, subject string) bool {
-	return t.issuer == issuer && t.subject == subject
+	return t.ClaimsIssuer(issuer) && t.subject == subject
 }
+
+// ClaimsIssuer tells whether the token says that it is an issuer's, by URL.
+func (t *IDToken) ClaimsIssuer(issuer string) bool { return t.issuer == issuer }
 
 // Issuer is who the token says made it: a provider's URL, without its scheme.
 func (t *IDToken) Issuer() string { return t.name }

@@ -18,7 +18,7 @@ type CreateKeyRequest struct {
 	Origin           *keyspec.Origin `json:"Origin,omitzero" kms:"enum=Origin"`
 	CustomKeyStoreID *string         `json:"CustomKeyStoreId,omitzero" kms:"len=1..64"`
 	// BypassPolicyLockoutSafetyCheck allows a policy that the caller can't change again.
-	BypassPolicyLockoutSafetyCheck bool    `json:"BypassPolicyLockoutSafetyCheck,omitzero"`
+	BypassPolicyLockoutSafetyCheck *bool   `json:"BypassPolicyLockoutSafetyCheck,omitzero"`
 	Tags                           []Tag   `json:"Tags,omitempty"`
 	MultiRegion                    *bool   `json:"MultiRegion,omitzero"`
 	XksKeyID                       *string `json:"XksKeyId,omitzero" kms:"len=1..128,pattern=XksKeyId"`

@@ -20,7 +20,7 @@ type PutKeyPolicyRequest struct {
 	PolicyName *string `json:"PolicyName,omitzero" kms:"len=1..128,pattern=PolicyName"`
 	Policy     *string `json:"Policy,omitzero" kms:"required,len=1..131072,pattern=Policy"`
 	// BypassPolicyLockoutSafetyCheck allows a policy that the caller can't change again.
-	BypassPolicyLockoutSafetyCheck bool `json:"BypassPolicyLockoutSafetyCheck,omitzero"`
+	BypassPolicyLockoutSafetyCheck *bool `json:"BypassPolicyLockoutSafetyCheck,omitzero"`
 }
 
 // PutKeyPolicyResponse has no members.
