@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync/atomic"
 
 	"github.com/miekg/pkcs11"
 
@@ -38,30 +37,19 @@ func (e *Engine) Import(ctx context.Context, on hsm.Call, wrapping *hsm.Key, a k
 	if k.Generation, err = e.newestGeneration(k.Store); err != nil {
 		return hsm.Key{}, err
 	}
-	if k.Residency = e.residencyFor(&k); k.Residency == hsm.Resident {
-		k.Blob = newResidentID()
+	if k.Residency = e.residencyFor(&k); k.Residency != hsm.Wrapped {
+		return hsm.Key{}, fmt.Errorf("%w: import of %s keys that stay in the token", hsm.ErrUnsupported, k.Spec)
 	}
-	made, again := make(chan hsm.Key, 1), false
-	var gone atomic.Bool // nobody waits for the key any more
-	w := work{mechanism: "import", slow: t.isPair(), in: [3][]byte{wrapped}, run: func(s *session, key handle, in [3][]byte) (_ []byte, err error) {
-		if again && k.Residency == hsm.Resident {
-			if err := s.destroyUnfinished(&t, &k); err != nil {
-				return nil, err
-			}
-		}
-		again = true
+	made := make(chan hsm.Key, 1)
+	w := work{mechanism: "import", slow: t.isPair(), in: [3][]byte{wrapped}, run: func(s *session, key handle, in [3][]byte) ([]byte, error) {
 		k := cloneKey(&k)
-		if err := s.importMaterial(key, &row, in[0], &t, &k); err != nil {
-			return nil, err
+		err := s.importMaterial(key, &row, in[0], &t, &k)
+		if err == nil {
+			made <- k
 		}
-		if gone.Load() && k.Residency == hsm.Resident {
-			return nil, s.destroyUnfinished(&t, &k)
-		}
-		made <- k
-		return nil, nil
+		return nil, err
 	}}
 	if _, err := e.do(ctx, on, wrapping, &w); err != nil {
-		gone.Store(true)
 		return hsm.Key{}, err
 	}
 	return <-made, nil
@@ -117,48 +105,23 @@ func (s *session) importMaterial(wrapping handle, row *keyspec.WrappingRow, wrap
 	if err != nil {
 		return err
 	}
-	key, err := s.settleIn(m, t, k)
+	making := t.template
+	making.valueLen = 0
+	making.may |= mayBeExtracted
+	key, err := m.bring(making)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if k.Residency == hsm.Wrapped || err != nil {
-			s.destroyAfter(key, &err)
-		}
-	}()
+	defer s.destroyAfter(key, &err)
 	if err := s.check(t, key, k); errors.Is(err, hsm.ErrWrongMaterial) {
 		return fmt.Errorf("%w: the private key is not that of its public key", hsm.ErrIncorrectMaterial)
 	} else if err != nil {
 		return err
 	}
-	if k.Residency == hsm.Resident {
-		return s.bind(k)
-	}
 	if err := s.wrapAndBind(key, k); err != nil {
 		return err
 	}
 	return s.comesBack(t, k)
-}
-
-// settleIn makes the object that the key will be, or be wrapped from.
-func (s *session) settleIn(m *incoming, t *keyType, k *hsm.Key) (key handle, err error) {
-	making := t.template
-	making.valueLen = 0
-	if k.Residency == hsm.Wrapped {
-		making.may |= mayBeExtracted
-		return m.bring(making)
-	}
-	making.may |= mayStay
-	making.more = []valueAttr{{pkcs11.CKA_ID, k.Blob}, {pkcs11.CKA_LABEL, []byte(residentLabel + k.KeyID)}}
-	err = s.alone(func() error {
-		key, err = m.bring(making)
-		if mayRefuseAttribute(err) { // see spareAttributes
-			making.may |= mayBeCopied
-			key, err = m.bring(making)
-		}
-		return err
-	})
-	return key, err
 }
 
 // comesBack proves that the blob opens to the same material: its length may be one
