@@ -160,7 +160,7 @@ func (t *target) isOfKey() bool {
 
 // fits tells whether the target can be a key like this one.
 func (t *target) fits(key *metadata.KeyEntry) bool {
-	return (t.usage == "" || t.usage == key.Usage) && (!t.public || isPair(key.Spec))
+	return (t.usage == "" || t.usage == key.Usage) && (t.origin == "" || t.origin == key.Origin) && (!t.public || isPair(key.Spec))
 }
 
 // grantPage is how many grants are read at once.

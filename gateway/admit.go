@@ -2,13 +2,15 @@ package gateway
 
 import (
 	"fmt"
+	"time"
 
 	"kmsgate/gateway/kmsapi"
 	"kmsgate/hsm"
+	"kmsgate/hsm/keyspec"
 	"kmsgate/metadata"
 )
 
-// admit checks whose each key is, its usage and its state, usage before state, as AWS does (KMS
+// admit checks whose each key is, its usage, origin and state, in this order, as AWS does (KMS
 // Developer Guide, "Key states of AWS KMS keys").
 func (c *call) admit() error {
 	for i := range c.resources {
@@ -22,12 +24,18 @@ func (c *call) admit() error {
 		}
 	}
 	for _, r := range c.resources {
+		if r.key != nil && r.target.origin != "" && r.key.Origin != r.target.origin {
+			return kmsapi.OriginInvalid(r.key.ARN(), r.key.Origin)
+		}
 		if r.key != nil {
 			if err := r.target.checkState(r.key); err != nil {
 				return err
 			}
 		}
-		if r.key != nil && (r.target.usage != "" || r.target.public) && c.token(r.key) == nil {
+		if r.key != nil && (r.target.usage != "" || r.target.public) && !whole(r.key, c.now) {
+			return kmsapi.WrongState(r.key.ARN(), kmsapi.PendingImport)
+		}
+		if r.key != nil && (r.target.usage != "" || r.target.public || r.target.token) && c.token(r.key) == nil {
 			return fmt.Errorf("%w: no token is configured for key store %s", hsm.ErrUnavailable, r.key.Store)
 		}
 	}
@@ -44,4 +52,10 @@ func (t *target) checkState(key *metadata.KeyEntry) *kmsapi.Error {
 	default:
 		return kmsapi.WrongState(key.ARN(), state)
 	}
+}
+
+// whole tells whether a key has all the material that it needs. Only imported
+// material is deleted and expires: before its time of expiry is acted on, too.
+func whole(key *metadata.KeyEntry, now time.Time) bool {
+	return key.Origin != keyspec.External || key.Whole(now)
 }

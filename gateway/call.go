@@ -58,6 +58,10 @@ type call struct {
 	// is decided anew goes on with them. The pair is cleared when the call ends.
 	entry *metadata.KeyEntry
 	pair  hsm.DataKeyPair
+	// parameters are import parameters that the call has had made, and parametersToken
+	// the token that goes with them: they take long, too.
+	parameters      *metadata.ImportParameters
+	parametersToken kmsapi.Blob
 	// drawn: the caller was charged for the call's keys.
 	drawn bool
 	// stop releases the time that the call was given beyond the usual; nil if none.

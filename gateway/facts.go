@@ -59,7 +59,7 @@ var factsByPrefix = []struct {
 
 // factsByKey works out each condition key. A fact without values is a key that
 // the request does not have.
-var factsByKey = factsOf(requestFacts, callerFacts, keyFacts, grantFacts, iamFacts, useFacts)
+var factsByKey = factsOf(requestFacts, callerFacts, keyFacts, grantFacts, iamFacts, useFacts, importFacts)
 
 func factsOf(tables ...map[string]func(*facts) []string) map[string]func(*facts) []string {
 	all := map[string]func(*facts) []string{}

@@ -2,7 +2,9 @@ package gateway
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -45,10 +47,13 @@ func checkOrigin(in *kmsapi.CreateKeyRequest) error {
 		return kmsapi.XksKeyIDUnsupported()
 	case in.CustomKeyStoreID != nil:
 		return kmsapi.CustomKeyStoreNotFound()
-	case *in.Origin != keyspec.AWSKMS:
+	case *in.Origin != keyspec.AWSKMS && *in.Origin != keyspec.External:
 		return kmsapi.OriginNotServed(*in.Origin)
 	case kmsapi.Or(in.MultiRegion, false):
 		return kmsapi.MultiRegionNotServed()
+	}
+	if row, _ := keyspec.Lookup(*in.KeySpec); *in.Origin == keyspec.External && !row.Importable() {
+		return kmsapi.ExternalKeySpec(row.Spec)
 	}
 	return nil
 }
@@ -72,9 +77,12 @@ func (c *call) createKey(in *kmsapi.CreateKeyRequest) (work[kmsapi.CreateKeyResp
 			return work[kmsapi.CreateKeyResponse]{}, err
 		}
 	}
+	if err := c.awaitMaterial(c.entry); err != nil {
+		return work[kmsapi.CreateKeyResponse]{}, err
+	}
 	entry := c.entry
 	do := func(ctx context.Context) (*kmsapi.CreateKeyResponse, error) {
-		if len(entry.Materials) > 0 {
+		if len(entry.Materials) > 0 || entry.Origin == keyspec.External {
 			return nil, nil // made when the call was decided before
 		}
 		material, err := c.newMaterial(ctx, entry)
@@ -85,7 +93,7 @@ func (c *call) createKey(in *kmsapi.CreateKeyRequest) (work[kmsapi.CreateKeyResp
 		return nil, nil
 	}
 	commit := func(ctx context.Context, tx *metadata.Tx) (*kmsapi.CreateKeyResponse, error) {
-		if err := tx.InsertKey(ctx, entry.Key, entry.Materials[0], document, tagsOf(in.Tags)); err != nil {
+		if err := tx.InsertKey(ctx, entry.Key, kmsapi.Or(entry.Current(), metadata.Material{}), document, tagsOf(in.Tags)); err != nil {
 			return nil, err
 		}
 		if err := tx.LimitKeys(ctx, entry.Account, entry.Region, c.gateway.quotas.Keys); err != nil {
@@ -97,6 +105,26 @@ func (c *call) createKey(in *kmsapi.CreateKeyRequest) (work[kmsapi.CreateKeyResp
 		return out, nil
 	}
 	return work[kmsapi.CreateKeyResponse]{do: do, commit: commit}, nil
+}
+
+// awaitMaterial has a new key of origin EXTERNAL wait for its material. A key is
+// refused for which none could ever come.
+func (c *call) awaitMaterial(key *metadata.KeyEntry) error {
+	if key.Origin != keyspec.External {
+		return nil
+	}
+	key.State = metadata.PendingImport
+	token := c.token(key)
+	if token == nil {
+		return fmt.Errorf("%w: no token is configured for key store %s", hsm.ErrUnavailable, key.Store)
+	}
+	var err error
+	for _, row := range keyspec.WrappingAlgorithms {
+		if err = token.Imports(key.Spec, key.Usage, row.Algorithm); err == nil {
+			return nil
+		}
+	}
+	return c.failed(key, keySpecText(key.Spec)+" of Origin "+string(key.Origin), err)
 }
 
 // newMaterial has the token make a material for the key.
@@ -144,6 +172,9 @@ func (c *call) disableKey(*kmsapi.DisableKeyRequest) (work[kmsapi.Empty], error)
 // setState switches a key on or off; doing so again changes nothing and succeeds.
 func (c *call) setState(way metadata.Transition) (work[kmsapi.Empty], error) {
 	key := c.key(0)
+	if way.To == metadata.Enabled && !whole(key, c.now) { // its deletion was cancelled
+		return work[kmsapi.Empty]{}, kmsapi.WrongState(key.ARN(), kmsapi.PendingImport)
+	}
 	return work[kmsapi.Empty]{commit: func(ctx context.Context, tx *metadata.Tx) (*kmsapi.Empty, error) {
 		return nil, tx.SetKeyState(ctx, key.Region, key.Account, key.ID, way)
 	}}, nil
@@ -178,6 +209,31 @@ func (c *call) listKeys(in *kmsapi.ListKeysRequest) (work[kmsapi.ListKeysRespons
 	}}, nil
 }
 
+// noteExpiry says when the first of a key's imported materials expires, if all that
+// it needs are there.
+func noteExpiry(m *kmsapi.KeyMetadata, k *metadata.KeyEntry) {
+	if k.Origin != keyspec.External || len(k.Materials) == 0 {
+		return
+	}
+	var first *time.Time
+	for i := range k.Materials {
+		of := &k.Materials[i]
+		if of.Pending {
+			continue
+		}
+		if of.Residency == hsm.Absent {
+			return
+		}
+		if of.ExpiresAt != nil && (first == nil || of.ExpiresAt.Before(*first)) {
+			first = of.ExpiresAt
+		}
+	}
+	m.ExpirationModel = kmsapi.KeyMaterialDoesNotExpire
+	if first != nil {
+		m.ExpirationModel, m.ValidTo = kmsapi.KeyMaterialExpires, kmsapi.Timestamp{Time: *first}
+	}
+}
+
 // metadataOf is what callers see of a key.
 func metadataOf(k *metadata.KeyEntry) kmsapi.KeyMetadata {
 	m := kmsapi.KeyMetadata{
@@ -196,6 +252,7 @@ func metadataOf(k *metadata.KeyEntry) kmsapi.KeyMetadata {
 	if current := k.Current(); current != nil && k.Spec == keyspec.SymmetricDefault {
 		m.CurrentKeyMaterialID = current.MaterialID.String()
 	}
+	noteExpiry(&m, k)
 	if k.DeletionAt != nil {
 		m.DeletionDate = kmsapi.Timestamp{Time: *k.DeletionAt}
 	}

@@ -125,6 +125,10 @@ type target struct {
 	usage keyspec.Usage
 	// public: its token is asked for the public key, whatever the usage.
 	public bool
+	// origin that the key must have; empty for any.
+	origin keyspec.Origin
+	// token: its token is asked, whatever the usage.
+	token bool
 	// states in which the operation is allowed; zero for every state.
 	states metadata.States
 	// otherwise is what is said of other states. Nil: what they are.

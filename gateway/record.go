@@ -126,6 +126,8 @@ func memberOf(name string, v reflect.Value) (m audit.Member, ok bool) {
 		return m, false
 	case time.Time:
 		return audit.Date(name, value), true
+	case kmsapi.Timestamp:
+		return audit.Date(name, value.Time), true
 	}
 	switch v.Kind() {
 	case reflect.String:

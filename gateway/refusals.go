@@ -16,14 +16,11 @@ var refusals = []refusal{
 	{"ConnectCustomKeyStore", noCustomStores, false},
 	{"CreateCustomKeyStore", noCustomStores, false},
 	{"DeleteCustomKeyStore", noCustomStores, false},
-	{"DeleteImportedKeyMaterial", noImport, false},
 	{"DescribeCustomKeyStores", noCustomStores, true},
 	{"DisableKeyRotation", noRotation, false},
 	{"DisconnectCustomKeyStore", noCustomStores, false},
 	{"EnableKeyRotation", noRotation, false},
 	{"GetKeyRotationStatus", noRotation, true},
-	{"GetParametersForImport", noImport, true},
-	{"ImportKeyMaterial", noImport, false},
 	{"ListKeyRotations", noRotation, true},
 	{"ReplicateKey", noReplicas, false},
 	{"RotateKeyOnDemand", noRotation, false},
@@ -33,7 +30,6 @@ var refusals = []refusal{
 
 const (
 	noCustomStores = "Custom key stores are not served yet."
-	noImport       = "Imported key material is not served yet."
 	noReplicas     = "Multi-Region keys are not served yet."
 	noRotation     = "Key rotation is not served yet."
 )

@@ -111,6 +111,11 @@ var stateTexts = map[KeyState]string{
 	Updating:               " is updating.",
 }
 
+// OriginInvalid refuses an operation that keys of the origin do not have.
+func OriginInvalid(arn string, o keyspec.Origin) *Error {
+	return &Error{UnsupportedOperationException, arn + " origin is " + string(o) + " which is not valid for this operation."}
+}
+
 // WrongState refuses an operation that the key's state does not allow:
 // DisabledException for Disabled, KMSInvalidStateException for the others.
 func WrongState(arn string, state KeyState) *Error {

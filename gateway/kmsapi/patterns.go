@@ -48,7 +48,12 @@ var patterns = map[string]pattern{
 	"ExternalId":    {regexp: `[\w+=,.@:\/-]*`, admits: func(c rune) bool { return isName(c) || c == ':' || c == '/' }, admitsNone: true},
 	"Marker":        {regexp: `[\u0020-\u00FF]*`, admits: isLatin, admitsNone: true},
 	"IAMPathPrefix": {regexp: `\u002F[\u0021-\u007F]*`, admits: func(c rune) bool { return c > 0x20 && c < 0x80 }},
-	"AccessKeyId":   {regexp: `[\w]+`, admits: isWord},
+	"KeyMaterialId": {regexp: `^[a-f0-9]+$`, admits: func(c rune) bool { return c >= 'a' && c <= 'f' || c >= '0' && c <= '9' }},
+	"KeyMaterialDescription": {
+		regexp: `^[a-zA-Z0-9:/_\s.-]+$`, admits: func(c rune) bool { return isWord(c) || strings.ContainsRune(":/.- \t\n\v\f\r", c) },
+		admitsNone: true,
+	},
+	"AccessKeyId": {regexp: `[\w]+`, admits: isWord},
 }
 
 func isWord(c rune) bool {

@@ -96,6 +96,12 @@ var pairs = map[string]struct{ ours, sdks any }{
 	"CancelKeyDeletionRequest":                    {kmsapi.CancelKeyDeletionRequest{}, kms.CancelKeyDeletionInput{}},
 	"CancelKeyDeletionResponse":                   {kmsapi.CancelKeyDeletionResponse{}, kms.CancelKeyDeletionOutput{}},
 	"RevokeGrantResponse":                         {kmsapi.RevokeGrantResponse{}, kms.RevokeGrantOutput{}},
+	"GetParametersForImportRequest":               {kmsapi.GetParametersForImportRequest{}, kms.GetParametersForImportInput{}},
+	"GetParametersForImportResponse":              {kmsapi.GetParametersForImportResponse{}, kms.GetParametersForImportOutput{}},
+	"ImportKeyMaterialRequest":                    {kmsapi.ImportKeyMaterialRequest{}, kms.ImportKeyMaterialInput{}},
+	"ImportKeyMaterialResponse":                   {kmsapi.ImportKeyMaterialResponse{}, kms.ImportKeyMaterialOutput{}},
+	"DeleteImportedKeyMaterialRequest":            {kmsapi.DeleteImportedKeyMaterialRequest{}, kms.DeleteImportedKeyMaterialInput{}},
+	"DeleteImportedKeyMaterialResponse":           {kmsapi.DeleteImportedKeyMaterialResponse{}, kms.DeleteImportedKeyMaterialOutput{}},
 	"GetKeyLastUsageRequest":                      {kmsapi.GetKeyLastUsageRequest{}, kms.GetKeyLastUsageInput{}},
 	"GetKeyLastUsageResponse":                     {kmsapi.GetKeyLastUsageResponse{}, kms.GetKeyLastUsageOutput{}},
 }
@@ -236,6 +242,18 @@ func TestEnumConstraintsAreThoseOfTheSDK(t *testing.T) {
 	check(t, "DataKeyPairSpec", printedBy(t, &kmsapi.GenerateDataKeyPairRequest{
 		KeyID: key, KeyPairSpec: new(keyspec.Spec("?")),
 	}), types.DataKeyPairSpec("").Values())
+	check(t, "WrappingAlgorithm", printedBy(t, &kmsapi.GetParametersForImportRequest{
+		KeyID: key, WrappingAlgorithm: new(keyspec.WrappingAlgorithm("?")), WrappingKeySpec: new(keyspec.RSA2048),
+	}), types.AlgorithmSpec("").Values())
+	check(t, "WrappingKeySpec", printedBy(t, &kmsapi.GetParametersForImportRequest{
+		KeyID: key, WrappingAlgorithm: new(keyspec.WrapOAEPSHA1), WrappingKeySpec: new(keyspec.Spec("?")),
+	}), types.WrappingKeySpec("").Values())
+	check(t, "ExpirationModel", printedBy(t, &kmsapi.ImportKeyMaterialRequest{
+		KeyID: key, ImportToken: secret, EncryptedKeyMaterial: secret, ExpirationModel: new(kmsapi.ExpirationModel("?")),
+	}), types.ExpirationModelType("").Values())
+	check(t, "ImportType", printedBy(t, &kmsapi.ImportKeyMaterialRequest{
+		KeyID: key, ImportToken: secret, EncryptedKeyMaterial: secret, ImportType: new(kmsapi.ImportType("?")),
+	}), types.ImportType("").Values())
 	for _, value := range types.GrantOperation("").Values() {
 		in := &kmsapi.CreateGrantRequest{KeyID: key, Operations: []kmsapi.GrantOperation{kmsapi.GrantOperation(value)}}
 		if err := kmsapi.Validate(in); err != nil {

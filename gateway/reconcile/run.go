@@ -24,6 +24,8 @@ type job struct {
 // jobs are all there are.
 var jobs = []job{
 	{"deletion", 10 * time.Second, (*Reconciler).Delete},
+	{"expiry", 10 * time.Second, (*Reconciler).ExpireMaterial},
+	{"imports", 10 * time.Minute, (*Reconciler).ForgetImports},
 	{"rotation", 5 * time.Second, (*Reconciler).Rotate},
 	{"wear", 10 * time.Minute, (*Reconciler).RotateWorn},
 	{"events", 2 * time.Second, (*Reconciler).SendEvents},

@@ -1,0 +1,67 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"kmsgate/metadata"
+	"kmsgate/metadata/audit"
+)
+
+// materialExpired is the service event of expiry.
+const materialExpired = "DeleteExpiredKeyMaterial"
+
+// ExpireMaterial erases imported material whose time is over: its key waits for the
+// same material then. Erasing is one transaction, which holds for one of several
+// instances that try; nothing needs to be claimed for it.
+func (r *Reconciler) ExpireMaterial(ctx context.Context, now time.Time) (done int, err error) {
+	due, err := r.Store.ExpiredMaterials(ctx, now, atOnce)
+	if err != nil {
+		return 0, err
+	}
+	var failed []error
+	for i := range due {
+		switch err := r.expire(ctx, &due[i], now); {
+		case errors.Is(err, metadata.ErrNotFound): // another instance was first, or it was imported again
+		case err != nil:
+			failed = append(failed, fmt.Errorf("expire material %s of key %s: %w", due[i].ID, due[i].KeyID, err))
+		default:
+			done++
+		}
+	}
+	return done, errors.Join(failed...)
+}
+
+// expire erases one material. Before, the token forgets what it has unwrapped of it,
+// if it can be reached: what is kept elsewhere is not used, and goes when others need
+// its place.
+func (r *Reconciler) expire(ctx context.Context, m *metadata.ExpiredMaterial, now time.Time) error {
+	key, err := r.Store.View().FreshKey(ctx, m.Region, m.KeyID)
+	if err != nil {
+		return err
+	}
+	if material := key.Material(m.ID); material != nil && !material.Present(now) {
+		if err := r.destroy(ctx, &material.Key); err != nil {
+			r.Logger.Warn("expired material is still unwrapped in the token", "key", m.KeyID, "error", err)
+		}
+	}
+	name := metadata.KeyName{Region: m.Region, Account: m.Account, ID: m.KeyID}
+	return r.Store.Change(ctx, nil, func(tx *metadata.Tx) ([]byte, error) {
+		if err := tx.DropMaterial(ctx, m.Region, m.Account, m.KeyID, m.ID, &now); err != nil {
+			return nil, err
+		}
+		event := eventOf(name, materialExpired, now, audit.String("keyMaterialId", m.ID.String()))
+		return event, tx.QueueEvent(ctx, metadata.Event{
+			Type: metadata.MaterialExpired, Account: m.Account, Region: m.Region, KeyID: m.KeyID, At: now,
+			Detail: map[string]string{"key-material-id": m.ID.String()},
+		})
+	})
+}
+
+// ForgetImports deletes import parameters whose time is over: the pairs of which only
+// blobs were kept.
+func (r *Reconciler) ForgetImports(ctx context.Context, now time.Time) (done int, err error) {
+	return r.Store.ForgetImportParameters(ctx, now, 64*atOnce)
+}
