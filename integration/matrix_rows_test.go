@@ -130,6 +130,9 @@ var kmsRows = []matrixRow{
 	managesKey("GetKeyLastUsage", key()),
 	managesKey("GetKeyPolicy", key()),
 	managesKey("ListKeyPolicies", key()),
+	madeHere(managesKey("DeleteImportedKeyMaterial", key())),
+	madeHere(managesKey("GetParametersForImport", key("WrappingAlgorithm", "RSAES_OAEP_SHA_256", "WrappingKeySpec", "RSA_2048"))),
+	madeHere(managesKey("ImportKeyMaterial", key("ImportToken", "AA==", "EncryptedKeyMaterial", "AA==", "ExpirationModel", "KEY_MATERIAL_DOES_NOT_EXPIRE"))),
 	managesKey("PutKeyPolicy", func(c *matrixCase) m {
 		return m{"KeyId": c.key, "Policy": document(c.t, statement("Allow", own, "kms:*")), "BypassPolicyLockoutSafetyCheck": true}
 	}),
@@ -148,6 +151,12 @@ var kmsRows = []matrixRow{
 // authorised caller learns so. No grant can allow it on such a key.
 func wrongUsage(r matrixRow) matrixRow {
 	r.then, r.grantable = "InvalidKeyUsageException", false
+	return r
+}
+
+// madeHere is a row whose key has no imported material: an authorised caller learns so.
+func madeHere(r matrixRow) matrixRow {
+	r.then = "UnsupportedOperationException"
 	return r
 }
 
