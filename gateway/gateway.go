@@ -56,6 +56,8 @@ type Config struct {
 	Services []Service
 	// Quotas are how much an account can have. Optional: AWS's.
 	Quotas Quotas
+	// Webhook is where events of keys are posted; the store must queue them. Optional.
+	Webhook *reconcile.Webhook
 	// Clock tells the time. Optional: time.Now.
 	Clock func() time.Time
 	// Associations are the roles of containers that ask for credentials without naming

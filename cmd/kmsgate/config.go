@@ -45,6 +45,10 @@ type config struct {
 	// Credentials are the roles of containers that ask for credentials without naming
 	// one. Optional.
 	Credentials []credentialConfig `yaml:"credentials,omitempty"`
+	// Quotas are how much an account can have. Optional: AWS's.
+	Quotas quotaConfig `yaml:"quotas,omitempty"`
+	// Events are posted to a webhook of the site. Optional.
+	Events eventsConfig `yaml:"events,omitempty"`
 	// Log is the lowest level logged: debug, info, warn, error. Optional: info.
 	Log string `yaml:"log,omitempty"`
 }

@@ -79,7 +79,10 @@ func (c *config) check() error {
 	if err := c.checkServices(); err != nil {
 		return err
 	}
-	return c.checkCredentials()
+	if err := c.checkCredentials(); err != nil {
+		return err
+	}
+	return first(append(c.Quotas.rules(), c.Events.rules()...))
 }
 
 // checkListening refuses to serve without TLS where others could listen. The

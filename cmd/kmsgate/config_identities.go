@@ -2,7 +2,6 @@ package main
 
 import (
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"os"
 
@@ -72,19 +71,25 @@ func (i *installation) associations() []gateway.Association {
 // issuerRoots are the authorities that issuers' certificates may be of; nil for the
 // system's.
 func (i *installation) issuerRoots() (*x509.CertPool, error) {
-	if i.config.OIDC.CAFile == "" {
+	return rootsWith("oidc.ca_file", i.config.OIDC.CAFile)
+}
+
+// rootsWith are the system's authorities and those of a file, which a key of the
+// configuration names; nil for none.
+func rootsWith(key, file string) (*x509.CertPool, error) {
+	if file == "" {
 		return nil, nil
 	}
-	text, err := os.ReadFile(i.config.OIDC.CAFile)
+	text, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("oidc.ca_file: %w", err)
+		return nil, fmt.Errorf("%s: %w", key, err)
 	}
 	roots, err := x509.SystemCertPool()
 	if err != nil {
-		return nil, fmt.Errorf("oidc.ca_file: the system's authorities: %w", err)
+		return nil, fmt.Errorf("%s: the system's authorities: %w", key, err)
 	}
 	if !roots.AppendCertsFromPEM(text) {
-		return nil, errors.New("oidc.ca_file: there is no certificate in " + i.config.OIDC.CAFile)
+		return nil, fmt.Errorf("%s: there is no certificate in %s", key, file)
 	}
 	return roots, nil
 }

@@ -115,6 +115,11 @@ func TestSettingsThatCannotWork(t *testing.T) {
 		{"no web identity", "#credentials:\n", badCredential("namespace: \"\""), "credentials[0]: needs either namespace and service_account, or subject"},
 		{"two web identities", "#credentials:\n", badCredential("subject: web"), "credentials[0]: needs either"},
 		{"half a service account", "#credentials:\n", badCredential("namespace: \"\", subject: web"), "credentials[0]: has a subject and a service account"},
+		{"a negative quota", "#quotas:\n", "quotas: {keys_per_account: -1}\n", "quotas.keys_per_account: cannot be negative"},
+		{"a webhook in the clear", "#events:\n", badEvents("url: http://events.example.com/"), "events.url: "},
+		{"no webhook", "#events:\n", "events: {secret_file: s}\n", "events.url: "},
+		{"no secret", "#events:\n", badEvents("secret_file: \"\""), "events.secret_file: is missing"},
+		{"a patient webhook", "#events:\n", badEvents("timeout: 2m"), "events.timeout: must be 1s to 1m0s"},
 		{"too long for a pair", "generation_timeout: 60s", "generation_timeout: 1h", "generation_timeout: must be 1s to 10m0s"},
 	} {
 		_, err := parseConfig([]byte(replaced(t, sampleText(t), tc.was, tc.is)), (*config).checkListening)
@@ -218,6 +223,18 @@ func badCredential(change string) string {
 		text += name + ": " + value + ", "
 	}
 	return text + "}\n"
+}
+
+// badEvents is a webhook that would do, with a key changed.
+func badEvents(change string) string {
+	members := map[string]string{"url": "https://events.example.com/", "secret_file": "s", "timeout": "5s"}
+	name, value, _ := strings.Cut(change, ": ")
+	members[name] = value
+	text := "events:\n"
+	for name, value := range members {
+		text += "  " + name + ": " + value + "\n"
+	}
+	return text
 }
 
 // TestCredentialsOnce wants a web identity to have one role.

@@ -43,7 +43,7 @@ func openInstallation(ctx context.Context, c *config, logger *slog.Logger, metri
 func openDatabase(ctx context.Context, c *config, logger *slog.Logger, metrics prometheus.Registerer) (*installation, error) {
 	store, err := metadata.Open(ctx, metadata.Config{
 		URL: c.Database.URL, Instance: c.Instance, AllowUnsafeDurability: c.Database.AllowUnsafeDurability,
-		MaxConns: c.Database.MaxConnections, Logger: logger, Metrics: metrics,
+		MaxConns: c.Database.MaxConnections, QueueEvents: c.Events.URL != "", Logger: logger, Metrics: metrics,
 	})
 	if err != nil {
 		return nil, err
@@ -170,11 +170,16 @@ func (i *installation) newGateway(metrics prometheus.Registerer) (*gateway.Gatew
 	if err != nil {
 		return nil, err
 	}
+	webhook, err := i.webhook()
+	if err != nil {
+		return nil, err
+	}
 	return gateway.New(gateway.Config{
 		Regions: regions, Tokens: tokens, Store: i.store, Logger: i.logger, Metrics: metrics,
 		Throttling: *i.config.Throttling, MaxInFlight: i.config.MaxInFlight, Timeout: i.config.RequestTimeout,
 		GenerationTimeout: i.config.generationTimeout(), KeepRefusals: i.config.keepRefusals(), Services: i.services(),
 		Associations: i.associations(), IssuerRoots: roots, LoopbackIssuers: i.config.OIDC.Loopback,
+		Quotas: i.config.Quotas.quotas(), Webhook: webhook,
 	})
 }
 
