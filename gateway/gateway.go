@@ -145,7 +145,7 @@ func New(c Config) (*Gateway, error) {
 		g.clock = time.Now
 	}
 	g.reconciler = reconcile.New(reconcile.Config{
-		Store: c.Store, Tokens: c.Tokens, Logger: c.Logger, Clock: g.clock, Metrics: c.Metrics, Fit: g.fit,
+		Store: c.Store, Tokens: c.Tokens, Logger: c.Logger, Clock: g.clock, Metrics: c.Metrics, Fit: g.fit, Webhook: c.Webhook,
 	})
 	return g, nil
 }
