@@ -99,7 +99,7 @@ var testLibraries = map[string][]string{
 	"github.com/aws":                  {"gateway/...", "cmd/...", "integration"},
 	"github.com/go-jose/go-jose/v4":   {"gateway/...", "integration"},
 	"github.com/testcontainers":       {"metadata/metadatatest", "integration"},
-	"github.com/jackc/pgx/v5":         {"metadata/...", "integration"},
+	"github.com/jackc/pgx/v5":         {"metadata/...", "gateway/reconcile", "integration"},
 	"github.com/miekg/pkcs11":         {"hsm/...", "softhsm/...", "integration"},
 	"filippo.io/mldsa":                {"hsm/...", "integration"},
 	"github.com/prometheus":           {"gateway/...", "cmd/...", "integration"},
