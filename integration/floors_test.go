@@ -71,7 +71,7 @@ var libraries = map[string][]string{
 	"unsafe":                             {"hsm/pkcs11", "softhsm"},
 	"github.com/miekg/pkcs11":            {"hsm/pkcs11", "softhsm", "cmd/..."},
 	"github.com/ThalesGroup/crypto11":    {"cmd/..."},
-	"github.com/jackc/pgx/v5":            {"metadata"},
+	"github.com/jackc/pgx/v5":            {"metadata", "metadata/metadatatest"},
 	"github.com/pressly/goose/v3":        {"metadata"},
 	"github.com/go-json-experiment/json": {"gateway/awsjson"},
 	"github.com/go-jose/go-jose/v4":      {"gateway/identity"},

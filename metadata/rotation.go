@@ -21,8 +21,9 @@ const MaxOnDemandRotations = 25
 // warned of: half of what random IVs allow (NIST SP 800-38D, section 8.3: 2^32).
 const WornAfter = 1 << 31
 
-// Rotatable: rotation on demand, and changes of the schedule.
-var Rotatable = Enabled.Set() | Updating.Set()
+// Rotatable: rotation on demand, and changes of the schedule. Only enabled keys are
+// rotated.
+var Rotatable = Enabled.Set() | Updating.Set() | Unavailable.Set()
 
 const setRotation = `
 UPDATE keys SET rotation_period = @period, next_rotation_at = @next, version = version + 1

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"kmsgate/hsm"
 	"kmsgate/hsm/keyspec"
@@ -245,7 +244,7 @@ func TestImportedKeysRotateToWhatWaits(t *testing.T) {
 		t.Fatalf("%v is due, and nothing waits", dueIDs(got))
 	}
 	waits := hsm.MaterialID{1, 2, 3}
-	f.exec(t, `INSERT INTO materials (account, region, key_id, id, residency, current, pending, generation, blob, binding, created_at)
+	f.database.Exec(t, `INSERT INTO materials (account, region, key_id, id, residency, current, pending, generation, blob, binding, created_at)
 		SELECT account, region, key_id, $1, residency, false, true, generation, blob, binding, created_at FROM materials WHERE key_id = $2`, waits[:], k.ID)
 	d := due(t, f.ClaimOnDemand, c)
 	if len(d) != 1 || d[0].Pending != waits {
@@ -257,19 +256,6 @@ func TestImportedKeysRotateToWhatWaits(t *testing.T) {
 	}
 }
 
-// exec runs a statement beside the store.
-func (f fixture) exec(t *testing.T, sql string, args ...any) {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), f.database.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(t.Context()) //nolint:errcheck // the test is over
-	if _, err := conn.Exec(t.Context(), sql, args...); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func TestWornMaterials(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
@@ -277,7 +263,7 @@ func TestWornMaterials(t *testing.T) {
 	future := noon.AddDate(1, 0, 0)
 	f.rotateEvery(t, scheduled, 365, future)
 	f.rotateEvery(t, fresh, 365, future)
-	f.exec(t, `INSERT INTO material_uses (region, key_id, material_id, encryptions)
+	f.database.Exec(t, `INSERT INTO material_uses (region, key_id, material_id, encryptions)
 		SELECT region, key_id, id, CASE WHEN key_id = $1 THEN $2::bigint ELSE $2::bigint + 1 END FROM materials`, fresh, int64(metadata.WornAfter-1))
 	worn, err := f.WornMaterials(t.Context(), metadata.WornAfter, 10)
 	if err != nil || len(worn) != 2 || worn[0].Encryptions != metadata.WornAfter || worn[0].KeyID == fresh || worn[1].KeyID == fresh {

@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"kmsgate/hsm"
 	"kmsgate/metadata"
 )
@@ -291,15 +289,8 @@ func TestWornMaterialsAreReplaced(t *testing.T) {
 	if done, err := r.RotateWorn(t.Context(), noon); err != nil || done != 0 || log.Len() > 0 {
 		t.Errorf("RotateWorn = %d, %v, %s; want nothing", done, err, log)
 	}
-	conn, err := pgx.Connect(t.Context(), f.database.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(t.Context()) //nolint:errcheck // the test is over
-	if _, err := conn.Exec(t.Context(), `INSERT INTO material_uses (region, key_id, material_id, encryptions)
-		SELECT region, key_id, id, 2147483648 FROM materials`); err != nil {
-		t.Fatal(err)
-	}
+	f.database.Exec(t, `INSERT INTO material_uses (region, key_id, material_id, encryptions)
+		SELECT region, key_id, id, $1::bigint FROM materials`, int64(metadata.WornAfter))
 	if done, err := r.RotateWorn(t.Context(), noon); err != nil || done != 1 {
 		t.Errorf("RotateWorn = %d, %v; want one", done, err)
 	}

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"kmsgate/metadata"
 )
 
@@ -86,6 +88,21 @@ func (d *Database) Open(t testing.TB, configure func(*metadata.Config)) *metadat
 		}
 	})
 	return store
+}
+
+// Exec runs a statement beside the stores, which are told nothing of it.
+func (d *Database) Exec(t testing.TB, sql string, args ...any) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, d.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(ctx) //nolint:errcheck // nothing is left to do
+	if _, err := conn.Exec(ctx, sql, args...); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func randomName() string { return "kmsgate_test_" + strings.ToLower(rand.Text()) }
