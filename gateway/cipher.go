@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"kmsgate/gateway/envelope"
@@ -92,10 +93,23 @@ func (x *cipher) open(ctx context.Context, blob []byte) ([]byte, *metadata.Mater
 	}
 	material := x.key.Material(header.MaterialID)
 	if material == nil {
-		return nil, nil, kmsapi.InvalidCiphertext()
+		return nil, nil, x.unknownMaterial(ctx, header.MaterialID)
 	}
 	plaintext, err := token.Decrypt(ctx, on, &material.Key, ciphertext, envelope.AAD(header, x.context))
 	return plaintext, material, x.call.failed(x.key, algorithmText(x.algorithm), err)
+}
+
+// unknownMaterial is the answer to a ciphertext of a material that the key, as it was
+// read, does not have: if the key was rotated since, the call is decided anew.
+func (x *cipher) unknownMaterial(ctx context.Context, id hsm.MaterialID) error {
+	fresh, err := x.call.view.FreshKey(ctx, x.key.Region, x.key.ID)
+	if err != nil {
+		return err
+	}
+	if fresh.Account == x.key.Account && fresh.Material(id) != nil {
+		return fmt.Errorf("key %s was rotated: %w", x.key.ID, metadata.ErrStale)
+	}
+	return kmsapi.InvalidCiphertext()
 }
 
 func (x *cipher) openAsymmetric(ctx context.Context, token hsm.Token, on hsm.Call, blob []byte) ([]byte, error) {

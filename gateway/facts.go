@@ -96,6 +96,7 @@ var keyFacts = map[string]func(*facts) []string{
 	"kms:reencryptonsamekey":                     (*facts).reEncryptOnSameKey,
 	"kms:requestalias":                           (*facts).requestAlias,
 	"kms:resourcealiases":                        (*facts).resourceAliases,
+	"kms:rotationperiodindays":                   func(f *facts) []string { return f.number("RotationPeriodInDays") },
 	"kms:schedulekeydeletionpendingwindowindays": func(f *facts) []string { return f.number("PendingWindowInDays") },
 	"kms:viaservice":                             func(f *facts) []string { return one(f.call.viaService(f.resource)) },
 	"kms:signingalgorithm":                       func(f *facts) []string { return f.text("SigningAlgorithm") },

@@ -129,6 +129,10 @@ var rates = map[bucket]rate.Limit{
 	"GetSessionToken":           600,
 
 	"AssumeRoleWithWebIdentity": 600,
+
+	"GetKeyRotationStatus": 1000,
+	"ListKeyRotations":     100,
+	"EnableKeyRotation":    15,
 }
 
 // throttle holds the callers' rates. Safe for concurrent use.

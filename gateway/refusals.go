@@ -17,13 +17,8 @@ var refusals = []refusal{
 	{"CreateCustomKeyStore", noCustomStores, false},
 	{"DeleteCustomKeyStore", noCustomStores, false},
 	{"DescribeCustomKeyStores", noCustomStores, true},
-	{"DisableKeyRotation", noRotation, false},
 	{"DisconnectCustomKeyStore", noCustomStores, false},
-	{"EnableKeyRotation", noRotation, false},
-	{"GetKeyRotationStatus", noRotation, true},
-	{"ListKeyRotations", noRotation, true},
 	{"ReplicateKey", noReplicas, false},
-	{"RotateKeyOnDemand", noRotation, false},
 	{"UpdateCustomKeyStore", noCustomStores, false},
 	{"UpdatePrimaryRegion", noReplicas, false},
 }
@@ -31,7 +26,6 @@ var refusals = []refusal{
 const (
 	noCustomStores = "Custom key stores are not served yet."
 	noReplicas     = "Multi-Region keys are not served yet."
-	noRotation     = "Key rotation is not served yet."
 )
 
 func refused(r refusal) error {

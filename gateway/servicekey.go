@@ -8,6 +8,7 @@ import (
 
 	"kmsgate/gateway/arn"
 	"kmsgate/gateway/kmsapi"
+	"kmsgate/hsm"
 	"kmsgate/hsm/keyspec"
 	"kmsgate/metadata"
 	"kmsgate/metadata/audit"
@@ -117,6 +118,11 @@ func (c *call) makeServiceKey(entry *metadata.KeyEntry, alias string) error {
 		return err
 	}
 	entry.Materials = []metadata.Material{material}
+	if material.Residency == hsm.Wrapped { // it is rotated every year, as AWS managed keys are
+		entry.Rotation.PeriodDays = rotationDays
+		next := entry.Rotation.Next(c.now)
+		entry.Rotation.NextAt = &next
+	}
 	event := c.serviceKeyEvent(entry, alias)
 	return c.gateway.store.Change(c.ctx, c.view, func(tx *metadata.Tx) ([]byte, error) {
 		if err := tx.InsertKey(c.ctx, entry.Key, material, metadata.KeyPolicy{Document: entry.PolicyDocument}, nil); err != nil {

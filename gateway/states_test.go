@@ -42,6 +42,7 @@ const (
 	readsPublic = "ok ok        deletion  replicas  import    lost      creating  ok"
 	switches    = "ok ok        deletion  replicas  import    ok        creating  updating"
 	tends       = "ok ok        deletion  replicas  ok        ok        ok        ok"
+	schedules   = "ok disabled  deletion  replicas  ok        ok        creating  ok" // the origin is what is refused
 )
 
 // stateTable is every operation on a key by every state. A key of a target by
@@ -63,7 +64,10 @@ var stateTable = map[string]string{
 	"CreateGrant": "ok disabled  deletion  replicas  import    ok        creating  ok",
 
 	"ScheduleKeyDeletion": "ok ok        deletion  replicas  ok        ok        ok        updating",
-	"CancelKeyDeletion":   "unpending unpending ok ok unpending unpending unpending unpending",
+	"EnableKeyRotation":   schedules, "DisableKeyRotation": schedules, "GetKeyRotationStatus": always, "ListKeyRotations": always,
+	"RotateKeyOnDemand": "ok disabled  deletion  replicas  import    ok        creating  ok",
+
+	"CancelKeyDeletion": "unpending unpending ok ok unpending unpending unpending unpending",
 }
 
 // TestStatesOfEveryOperation holds the table of operations against that of states.

@@ -140,6 +140,11 @@ var kmsRows = []matrixRow{
 	managesKey("TagResource", key("Tags", []m{{"TagKey": "a", "TagValue": "b"}})),
 	managesKey("UntagResource", key("TagKeys", []string{"a"})),
 	managesKey("UpdateKeyDescription", key("Description", "d")),
+	managesKey("EnableKeyRotation", key("RotationPeriodInDays", 90)),
+	managesKey("DisableKeyRotation", key()),
+	{service: "kms", operation: "GetKeyRotationStatus", scope: onKeyScope, foreign: true, keySpec: symmetricKey, in: key()},
+	managesKey("ListKeyRotations", key()),
+	managesKey("RotateKeyOnDemand", key()),
 
 	account("kms", "CreateKey", m{"Tags": []m{{"TagKey": "a", "TagValue": "b"}}}, ""),
 	account("kms", "GenerateRandom", m{"NumberOfBytes": 1}, ""),

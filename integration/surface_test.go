@@ -20,6 +20,7 @@ var served = []string{
 	"GenerateDataKeyWithoutPlaintext", "GenerateMac", "GenerateRandom", "GetKeyLastUsage", "GetKeyPolicy", "GetParametersForImport", "GetPublicKey", "ImportKeyMaterial", "ListAliases", "ListGrants", "ListKeyPolicies",
 	"ListKeys", "ListResourceTags", "ListRetirableGrants", "PutKeyPolicy", "ReEncrypt", "RetireGrant", "RevokeGrant", "ScheduleKeyDeletion", "Sign", "TagResource", "UntagResource", "UpdateAlias",
 	"UpdateKeyDescription", "Verify", "VerifyMac",
+	"DisableKeyRotation", "EnableKeyRotation", "GetKeyRotationStatus", "ListKeyRotations", "RotateKeyOnDemand",
 }
 
 // sdkOperations are the names of all operations of the SDK.
@@ -134,6 +135,12 @@ var modelled = map[string][]string{
 	"UpdateKeyDescription":                managing,
 	"Verify":                              append([]string{"KMSInvalidSignatureException"}, encrypting...),
 	"VerifyMac":                           append([]string{"KMSInvalidMacException"}, encrypting...),
+
+	"DisableKeyRotation":   append([]string{"DisabledException"}, managing...),
+	"EnableKeyRotation":    append([]string{"DisabledException"}, managing...),
+	"GetKeyRotationStatus": managing,
+	"ListKeyRotations":     append([]string{"InvalidMarkerException"}, managing...),
+	"RotateKeyOnDemand":    append([]string{"ConflictException", "DisabledException", "LimitExceededException"}, managing...),
 }
 
 // unmodelled are codes beyond the model, each with its operations.

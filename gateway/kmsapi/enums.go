@@ -109,6 +109,7 @@ var enums = map[string]enumSet{
 	"ImportType":             {values: texts([]ImportType{NewKeyMaterial, ExistingKeyMaterial})},
 	"GrantOperation":         {values: texts(grantOperations)},
 	"KeyEncryptionMechanism": {values: texts([]KeyEncryptionMechanism{RSAESOAEPSHA256})},
+	"IncludeKeyMaterial":     {values: texts([]IncludeKeyMaterial{AllKeyMaterial, RotationsOnly})},
 	"IAMPolicyScope":         {values: []string{"All", "AWS", "Local"}},
 	"IAMPolicyUsage":         {values: []string{"PermissionsPolicy", "PermissionsBoundary"}},
 	"IAMEntityType":          {values: []string{"User", "Role", "Group", "LocalManagedPolicy", "AWSManagedPolicy"}},

@@ -104,6 +104,16 @@ var pairs = map[string]struct{ ours, sdks any }{
 	"DeleteImportedKeyMaterialResponse":           {kmsapi.DeleteImportedKeyMaterialResponse{}, kms.DeleteImportedKeyMaterialOutput{}},
 	"GetKeyLastUsageRequest":                      {kmsapi.GetKeyLastUsageRequest{}, kms.GetKeyLastUsageInput{}},
 	"GetKeyLastUsageResponse":                     {kmsapi.GetKeyLastUsageResponse{}, kms.GetKeyLastUsageOutput{}},
+	"DisableKeyRotationRequest":                   {kmsapi.DisableKeyRotationRequest{}, kms.DisableKeyRotationInput{}},
+	"DisableKeyRotationResponse":                  {kmsapi.DisableKeyRotationResponse{}, kms.DisableKeyRotationOutput{}},
+	"EnableKeyRotationRequest":                    {kmsapi.EnableKeyRotationRequest{}, kms.EnableKeyRotationInput{}},
+	"EnableKeyRotationResponse":                   {kmsapi.EnableKeyRotationResponse{}, kms.EnableKeyRotationOutput{}},
+	"GetKeyRotationStatusRequest":                 {kmsapi.GetKeyRotationStatusRequest{}, kms.GetKeyRotationStatusInput{}},
+	"GetKeyRotationStatusResponse":                {kmsapi.GetKeyRotationStatusResponse{}, kms.GetKeyRotationStatusOutput{}},
+	"ListKeyRotationsRequest":                     {kmsapi.ListKeyRotationsRequest{}, kms.ListKeyRotationsInput{}},
+	"ListKeyRotationsResponse":                    {kmsapi.ListKeyRotationsResponse{}, kms.ListKeyRotationsOutput{}},
+	"RotateKeyOnDemandRequest":                    {kmsapi.RotateKeyOnDemandRequest{}, kms.RotateKeyOnDemandInput{}},
+	"RotateKeyOnDemandResponse":                   {kmsapi.RotateKeyOnDemandResponse{}, kms.RotateKeyOnDemandOutput{}},
 }
 
 func TestTypesHaveTheMembersOfTheSDK(t *testing.T) {
@@ -254,6 +264,9 @@ func TestEnumConstraintsAreThoseOfTheSDK(t *testing.T) {
 	check(t, "ImportType", printedBy(t, &kmsapi.ImportKeyMaterialRequest{
 		KeyID: key, ImportToken: secret, EncryptedKeyMaterial: secret, ImportType: new(kmsapi.ImportType("?")),
 	}), types.ImportType("").Values())
+	check(t, "IncludeKeyMaterial", printedBy(t, &kmsapi.ListKeyRotationsRequest{
+		KeyID: key, IncludeKeyMaterial: new(kmsapi.IncludeKeyMaterial("?")),
+	}), types.IncludeKeyMaterial("").Values())
 	for _, value := range types.GrantOperation("").Values() {
 		in := &kmsapi.CreateGrantRequest{KeyID: key, Operations: []kmsapi.GrantOperation{kmsapi.GrantOperation(value)}}
 		if err := kmsapi.Validate(in); err != nil {
