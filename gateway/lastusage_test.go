@@ -59,16 +59,19 @@ func TestLastUsageAndTrailingDays(t *testing.T) {
 
 	document := `{"Version":"2012-10-17","Statement":[
 		{"Effect":"Allow","Principal":{"AWS":"` + account1 + `"},"Action":"kms:*","Resource":"*"},
-		{"Effect":"Deny","Principal":"*","Action":"kms:DisableKey","Resource":"*","Condition":{"NumericLessThan":{"kms:TrailingDaysWithoutKeyUsage":"30"}}}]}`
+		{"Effect":"Deny","Principal":"*","Action":["kms:DisableKey","kms:ScheduleKeyDeletion"],"Resource":"*","Condition":{"NumericLessThan":{"kms:TrailingDaysWithoutKeyUsage":"30"}}}]}`
 	f.mustCall(t, "PutKeyPolicy", map[string]any{"KeyId": key, "Policy": document})
+	const denied, days = "AccessDeniedException", 24 * time.Hour
 	for _, step := range []struct {
 		later time.Duration
 		code  string
-	}{{0, "AccessDeniedException"}, {29*24*time.Hour + 12*time.Hour, "AccessDeniedException"}, {13 * time.Hour, ""}} {
+	}{{0, denied}, {29*days + 12*time.Hour, denied}, {13 * time.Hour, ""}} {
 		f.skew.Add(int64(step.later))
-		a, err := f.call(t.Context(), account1, "DisableKey", `{"KeyId":"`+key+`"}`)
-		if err != nil || a.code != step.code {
-			t.Errorf("DisableKey %v after the step before: %d %s, %v; want %q", step.later, a.status, a.body, err, step.code)
+		for _, operation := range []string{"DisableKey", "ScheduleKeyDeletion"} {
+			a, err := f.call(t.Context(), account1, operation, `{"KeyId":"`+key+`"}`)
+			if err != nil || a.code != step.code {
+				t.Errorf("%s %v after the step before: %d %s, %v; want %q", operation, step.later, a.status, a.body, err, step.code)
+			}
 		}
 	}
 	f.wantUnreadRefused(t, key)
