@@ -18,7 +18,7 @@ func completeScheduleKeyDeletion(in *kmsapi.ScheduleKeyDeletionRequest) error {
 
 func (c *call) scheduleKeyDeletion(in *kmsapi.ScheduleKeyDeletionRequest) (work[kmsapi.ScheduleKeyDeletionResponse], error) {
 	key, window := c.key(0), *in.PendingWindowInDays
-	at := c.now.AddDate(0, 0, int(window))
+	at := c.now.UTC().AddDate(0, 0, int(window)) // days of 24 hours
 	return work[kmsapi.ScheduleKeyDeletionResponse]{commit: func(ctx context.Context, tx *metadata.Tx) (*kmsapi.ScheduleKeyDeletionResponse, error) {
 		if err := tx.ScheduleDeletion(ctx, key.Name(), at, window); err != nil {
 			return nil, err

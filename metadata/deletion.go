@@ -40,8 +40,7 @@ UPDATE keys SET state = @to, grants = 0, version = version + 1,
 WHERE region = @region AND account = @account AND id = @id AND state = ANY (@from) AND deletion_at <= @now AND ` + claimStands + `
 RETURNING service`
 
-// What hangs on a key, but for its materials. The wrapping keys of imports that live
-// in the token are destroyed when their time is over.
+// What hangs on a key, but for its materials.
 const (
 	dropAliases = `
 DELETE FROM aliases
@@ -50,9 +49,7 @@ RETURNING name`
 	dropPolicies   = `DELETE FROM policies WHERE account = @account AND region = @region AND key_id = @id`
 	dropGrants     = `DELETE FROM grants WHERE account = @account AND region = @region AND key_id = @id`
 	dropTags       = `DELETE FROM tags WHERE account = @account AND region = @region AND key_id = @id`
-	dropParameters = `
-DELETE FROM import_parameters
-WHERE account = @account AND region = @region AND key_id = @id AND residency <> 'resident'`
+	dropParameters = `DELETE FROM import_parameters WHERE account = @account AND region = @region AND key_id = @id`
 )
 
 // BeginDeletion takes a key that was claimed, and whose window is over, from all

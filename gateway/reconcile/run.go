@@ -69,37 +69,41 @@ func (r *Reconciler) Run(ctx context.Context) {
 func (r *Reconciler) repeat(ctx context.Context, j job) {
 	wait := time.NewTimer(rand.N(j.every))
 	defer wait.Stop()
-	for {
+	for fit := true; ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-wait.C:
 		}
-		r.work(ctx, j)
+		err := r.work(ctx, j)
+		if err != nil && fit { // once, not every time
+			r.Logger.Warn("jobs are not begun", "job", j.name, "error", err)
+		}
+		fit = err == nil
 		wait.Reset(j.every)
 	}
 }
 
-// work does a job until nothing is due.
-func (r *Reconciler) work(ctx context.Context, j job) {
+// work does a job until nothing is due. The error is why it was not begun.
+func (r *Reconciler) work(ctx context.Context, j job) error {
 	for ctx.Err() == nil {
 		if err := r.Fit(ctx); err != nil {
 			r.metrics.unfit(j.name)
-			r.Logger.Warn("job not begun", "job", j.name, "error", err)
-			return
+			return err
 		}
 		began := time.Now()
 		done, err := j.run(r, ctx, r.Clock())
 		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-			return
+			return nil
 		}
 		r.metrics.ran(j.name, done, time.Since(began), err)
 		if err != nil {
 			r.Logger.Error("job failed; it is begun again later", "job", j.name, "done", done, "error", err)
-			return
+			return nil
 		}
 		if done == 0 {
-			return
+			return nil
 		}
 	}
+	return nil
 }

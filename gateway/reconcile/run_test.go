@@ -58,12 +58,16 @@ func TestJobRunsUntilNothingIsDue(t *testing.T) {
 		left -= n
 		return n, nil
 	}}
-	r.work(t.Context(), j)
+	if err := r.work(t.Context(), j); err != nil {
+		t.Error(err)
+	}
 	if left != 0 {
 		t.Errorf("%d are left, want none", left)
 	}
 	fail.Store(true)
-	r.work(t.Context(), j)
+	if err := r.work(t.Context(), j); err != nil {
+		t.Errorf("a job that fails was not begun: %v", err)
+	}
 	for outcome, want := range map[string]float64{outcomeOK: 4, outcomeFailed: 1, outcomeUnfit: 0} {
 		if got := count(t, registry, runsName, outcome); got != want {
 			t.Errorf("%v runs are %s, want %v", got, outcome, want)
@@ -78,10 +82,13 @@ func TestJobDoesNotBeginWhereTheInstanceIsNotFit(t *testing.T) {
 	t.Parallel()
 	unfit := errors.New("the clock is off")
 	r, registry := newRunner(func(context.Context) error { return unfit })
-	r.work(t.Context(), job{"test", time.Hour, func(*Reconciler, context.Context, time.Time) (int, error) {
+	err := r.work(t.Context(), job{"test", time.Hour, func(*Reconciler, context.Context, time.Time) (int, error) {
 		t.Error("the job runs")
 		return 0, nil
 	}})
+	if !errors.Is(err, unfit) {
+		t.Errorf("work = %v, want why it was not begun", err)
+	}
 	if got := count(t, registry, runsName, outcomeUnfit); got != 1 {
 		t.Errorf("%v runs are unfit, want 1", got)
 	}
