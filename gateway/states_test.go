@@ -63,6 +63,11 @@ var stateTable = map[string]string{
 	"ListGrants": always, "RevokeGrant": always, "GetKeyLastUsage": always,
 	"CreateGrant": "ok disabled  deletion  replicas  import    ok        creating  ok",
 
+	// AWS has no imported keys that are unavailable.
+	"DeleteImportedKeyMaterial": "ok ok     ok        ok        ok        any       creating  updating",
+	"GetParametersForImport":    "ok ok     deletion  replicas  ok        any       creating  updating",
+	"ImportKeyMaterial":         "ok ok     deletion  replicas  ok        any       creating  ok",
+
 	"ScheduleKeyDeletion": "ok ok        deletion  replicas  ok        ok        ok        updating",
 	"EnableKeyRotation":   schedules, "DisableKeyRotation": schedules, "GetKeyRotationStatus": always, "ListKeyRotations": always,
 	"RotateKeyOnDemand": "ok disabled  deletion  replicas  import    ok        creating  ok",
@@ -93,10 +98,11 @@ func TestStatesOfEveryOperation(t *testing.T) {
 			wantStates(t, name, at, strings.Fields(row))
 		}
 	}
+	for _, r := range refusals {
+		delete(missing, r.operation)
+	}
 	for _, name := range slices.Sorted(maps.Keys(missing)) {
-		if _, served := sdkOperations(t)[strings.Fields(name)[0]]; served {
-			t.Errorf("%s: in the table of states, and no such target", name)
-		}
+		t.Errorf("%s: in the table of states, and no such target", name)
 	}
 }
 
@@ -107,6 +113,9 @@ func wantStates(t *testing.T, name string, at *target, row []string) {
 		t.Fatalf("%s: the row %q has %d cells, want %d", name, row, len(row), len(stateColumns))
 	}
 	for i, state := range stateColumns {
+		if row[i] == "any" {
+			continue
+		}
 		key := &metadata.KeyEntry{Key: metadata.Key{Region: testRegion, Account: account1, ID: "k", State: state}}
 		want, ok := stateRefusals[row[i]]
 		if !ok {
