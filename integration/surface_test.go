@@ -136,6 +136,12 @@ var modelled = map[string][]string{
 	"Verify":                              append([]string{"KMSInvalidSignatureException"}, encrypting...),
 	"VerifyMac":                           append([]string{"KMSInvalidMacException"}, encrypting...),
 
+	"DeleteImportedKeyMaterial": managing,
+	"GetParametersForImport":    managing,
+	"ImportKeyMaterial": append([]string{
+		"ExpiredImportTokenException", "IncorrectKeyMaterialException", "InvalidCiphertextException", "InvalidImportTokenException",
+	}, managing...),
+
 	"DisableKeyRotation":   append([]string{"DisabledException"}, managing...),
 	"EnableKeyRotation":    append([]string{"DisabledException"}, managing...),
 	"GetKeyRotationStatus": managing,
