@@ -75,7 +75,7 @@ func (c *call) checkWrapping(key *metadata.KeyEntry, a keyspec.WrappingAlgorithm
 	if !row.Hybrid && key.Spec == keyspec.ECCNISTP521 && wrapping == keyspec.RSA2048 {
 		return kmsapi.WrappingKeyTooSmall(wrapping, key.Spec)
 	}
-	err := c.token(key).Imports(key.Spec, key.Usage, a)
+	err := c.token(key).Imports(key.Store, key.Spec, key.Usage, a)
 	return c.failed(key, "WrappingAlgorithm "+string(a)+" with "+keySpecText(key.Spec), err)
 }
 

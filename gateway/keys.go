@@ -120,7 +120,7 @@ func (c *call) awaitMaterial(key *metadata.KeyEntry) error {
 	}
 	var err error
 	for _, row := range keyspec.WrappingAlgorithms {
-		if err = token.Imports(key.Spec, key.Usage, row.Algorithm); err == nil {
+		if err = token.Imports(key.Store, key.Spec, key.Usage, row.Algorithm); err == nil {
 			return nil
 		}
 	}

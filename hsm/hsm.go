@@ -111,10 +111,10 @@ type Token interface {
 	// with its outcome filled in. ErrUnsupported if the token cannot make keys
 	// of k.Spec.
 	Generate(ctx context.Context, on Call, k Key) (Key, error)
-	// Imports is nil if material for keys of a spec and usage can be brought in
-	// under a wrapping algorithm, else ErrUnsupported with the reason. It does not
+	// Imports is nil if material for keys of a store, a spec and a usage can be brought
+	// in under a wrapping algorithm, else ErrUnsupported with the reason. It does not
 	// ask the token.
-	Imports(spec keyspec.Spec, usage keyspec.Usage, a keyspec.WrappingAlgorithm) error
+	Imports(store string, spec keyspec.Spec, usage keyspec.Usage, a keyspec.WrappingAlgorithm) error
 	// Import brings in material that was wrapped to a pair of usage ImportWrapping
 	// that Generate made, for the key that k identifies, and returns k with its
 	// outcome and with its MaterialID, which follows from KMS key id and material: it

@@ -171,6 +171,7 @@ var algorithmParts = map[keyspec.Usage]func(*suite, T, kind, keyspec.Algorithm){
 
 func (s *suite) lastParts() []part {
 	return []part{
+		{"Import", s.imports},
 		{"ManyKindsAtOnce", s.manyKindsAtOnce},
 		{"Rewrap", s.rewrap}, // last: it adds a generation
 	}

@@ -123,7 +123,7 @@ func partsFor(specs []keyspec.Spec) []string {
 	return slices.Concat([]string{
 		"Check", "RoundTrip", "OtherAdditionalData", "FlippedCiphertext", "MalformedCiphertext", "FreshIVs", "SwappedKey",
 		"UnsupportedKey", "Random", "Seal", "FlippedSeal", "EndedContext", "ManyKeysAtOnce",
-	}, lackingOf(tried...), lackingOf(slow...), []string{"ManyKindsAtOnce", "Rewrap", "Discard"})
+	}, lackingOf(tried...), lackingOf(slow...), []string{"Import", "ManyKindsAtOnce", "Rewrap", "Discard"})
 }
 
 func allSpecs() (specs []keyspec.Spec) {

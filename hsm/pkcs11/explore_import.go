@@ -79,8 +79,12 @@ func (x *explorer) importWay(wrapping handle, k *hsm.Key, row *keyspec.WrappingR
 		return x.bringsKnown(wrapping, row, slices.Concat(outer, inner))
 	}
 	for _, x.f.importWrap = range incomingWraps {
-		if err = x.bringsKnown(wrapping, row, slices.Concat(outer, inner)); err == nil || broken(err) {
-			return err
+		e := x.bringsKnown(wrapping, row, slices.Concat(outer, inner))
+		if e == nil || broken(e) {
+			return e
+		}
+		if err == nil || errors.Is(e, errNoLength) { // which says more than that there is no such mechanism
+			err = e
 		}
 	}
 	x.f.importWrap = 0

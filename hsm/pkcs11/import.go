@@ -23,7 +23,7 @@ func (e *Engine) Import(ctx context.Context, on hsm.Call, wrapping *hsm.Key, a k
 	if err != nil {
 		return hsm.Key{}, err
 	}
-	if err := e.Imports(k.Spec, k.Usage, a); err != nil {
+	if err := e.Imports(k.Store, k.Spec, k.Usage, a); err != nil {
 		return hsm.Key{}, err
 	}
 	if k.Origin != keyspec.External || wrapping.Usage != keyspec.ImportWrapping {
@@ -37,9 +37,7 @@ func (e *Engine) Import(ctx context.Context, on hsm.Call, wrapping *hsm.Key, a k
 	if k.Generation, err = e.newestGeneration(k.Store); err != nil {
 		return hsm.Key{}, err
 	}
-	if k.Residency = e.residencyFor(&k); k.Residency != hsm.Wrapped {
-		return hsm.Key{}, fmt.Errorf("%w: import of %s keys that stay in the token", hsm.ErrUnsupported, k.Spec)
-	}
+	k.Residency = hsm.Wrapped
 	made := make(chan hsm.Key, 1)
 	w := work{mechanism: "import", slow: t.isPair(), in: [3][]byte{wrapped}, run: func(s *session, key handle, in [3][]byte) ([]byte, error) {
 		k := cloneKey(&k)
@@ -55,15 +53,23 @@ func (e *Engine) Import(ctx context.Context, on hsm.Call, wrapping *hsm.Key, a k
 	return <-made, nil
 }
 
-// Imports is nil if material for keys of a spec and usage can be brought in under a
-// wrapping algorithm. See [hsm.Token].
-func (e *Engine) Imports(spec keyspec.Spec, usage keyspec.Usage, a keyspec.WrappingAlgorithm) error {
+// Imports is nil if material can be brought in under a wrapping algorithm. Keys that
+// stay in the token cannot: their objects would have to come and go with the material.
+// See [hsm.Token].
+func (e *Engine) Imports(store string, spec keyspec.Spec, usage keyspec.Usage, a keyspec.WrappingAlgorithm) error {
 	row, ok := keyspec.LookupWrapping(a)
 	if !ok || !row.WrapsSpec(spec) {
 		return fmt.Errorf("%w: %s keys under %s", hsm.ErrUnsupported, spec, a)
 	}
 	if err := e.findings.makes(spec, usage); err != nil {
 		return err
+	}
+	generation, err := e.newestGeneration(store)
+	if err != nil {
+		return err
+	}
+	if e.residencyFor(&hsm.Key{Store: store, Spec: spec, Usage: usage, Generation: generation}) != hsm.Wrapped {
+		return fmt.Errorf("%w: import of %s keys, which stay in the token", hsm.ErrUnsupported, spec)
 	}
 	p := e.findings.importing[a]
 	way := p.Pairs
