@@ -379,3 +379,18 @@ func TestServicesKeysAreRotatedEveryYear(t *testing.T) {
 		t.Errorf("rotations %+v, want one", l.Rotations)
 	}
 }
+
+// TestRotationPeriodIsAFactForPolicies has a policy that lets no key wait for long.
+func TestRotationPeriodIsAFactForPolicies(t *testing.T) {
+	f := newFixture(t, nil)
+	const policy = `{"Version":"2012-10-17","Statement":[
+		{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::%[1]s:root"},"Action":"kms:*","Resource":"*"},
+		{"Effect":"Deny","Principal":"*","Action":"kms:EnableKeyRotation","Resource":"*","Condition":{"NumericGreaterThan":{"kms:RotationPeriodInDays":"365"}}}]}`
+	key := f.createKey(t, account1, "{}")
+	f.mustCall(t, "PutKeyPolicy", map[string]any{"KeyId": key, "Policy": fmt.Sprintf(policy, account1)})
+	if a := f.sent(t, "EnableKeyRotation", key, `"RotationPeriodInDays":366`); a.code != string(kmsapi.AccessDeniedException) {
+		t.Errorf("366 days: %s, want a refusal", a.body)
+	}
+	f.ok(t, "EnableKeyRotation", keyOnly(key), nil) // has the default
+	f.ok(t, "EnableKeyRotation", `{"KeyId":"`+key+`","RotationPeriodInDays":90}`, nil)
+}
