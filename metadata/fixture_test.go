@@ -80,7 +80,7 @@ func newKey(owner string) (metadata.Key, metadata.Material) {
 	}
 	m := metadata.Material{Current: true, CreatedAt: noon, Key: hsm.Key{
 		Store: keyStore, Region: region, Account: owner, KeyID: k.ID, Spec: k.Spec, Usage: k.Usage, Origin: k.Origin,
-		Residency: hsm.Wrapped, Generation: 1, Blob: bytes.Repeat(id[:1], 40), CheckValue: []byte{1, 2}, Binding: []byte{3},
+		Residency: hsm.Wrapped, Generation: 1, Blob: bytes.Repeat(id[:], 3), CheckValue: []byte{1, 2}, Binding: []byte{3},
 	}}
 	copy(m.MaterialID[:], id[:])
 	return k, m
