@@ -145,14 +145,22 @@ func TestSlowPlacesAreBounded(t *testing.T) {
 // after it has made a key or a pair.
 type busyToken struct {
 	hsm.Token
-	made int
-	then func()
+	made, imported int
+	then           func()
 }
 
 func (b *busyToken) Generate(ctx context.Context, on hsm.Call, k hsm.Key) (hsm.Key, error) {
 	k, err := b.Token.Generate(ctx, on, k)
 	b.made++
 	b.then()
+	return k, err
+}
+
+func (b *busyToken) Import(ctx context.Context, on hsm.Call, wrapping *hsm.Key, a keyspec.WrappingAlgorithm, wrapped []byte, k hsm.Key) (hsm.Key, error) {
+	k, err := b.Token.Import(ctx, on, wrapping, a, wrapped, k)
+	if b.imported++; b.imported == 1 {
+		b.then()
+	}
 	return k, err
 }
 

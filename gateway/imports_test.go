@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"kmsgate/gateway/kmsapi"
+	"kmsgate/hsm"
 	"kmsgate/metadata"
 )
 
@@ -206,5 +207,30 @@ func TestImportRefusals(t *testing.T) {
 	f.must(t, "GetParametersForImport", parameters)
 	if state := metadata.State(f.describe(t, other)["KeyState"].(string)); state != metadata.PendingImport {
 		t.Errorf("the other key is %s", state)
+	}
+}
+
+// TestImportsAreDecidedAnew when the caller's account changes while the token works:
+// with the pair that was made, and the material that was opened once more.
+func TestImportsAreDecidedAnew(t *testing.T) {
+	var f *fixture
+	token := &busyToken{then: func() {}}
+	f = newFixture(t, func(c *Config) {
+		token.Token, c.Tokens = c.Tokens[testStore], map[string]hsm.Token{testStore: token}
+	})
+	key := f.external(t)
+	token.then = func() {
+		if err := f.move(t.Context(), account1); err != nil {
+			t.Error(err)
+		}
+	}
+	token.made = 0
+	in := f.wrapped(t, key, make([]byte, 32), nil)
+	if token.made != 1 {
+		t.Errorf("%d pairs were made, want one", token.made)
+	}
+	f.must(t, "ImportKeyMaterial", in)
+	if m := f.describe(t, key); m["KeyState"] != "Enabled" {
+		t.Errorf("after the import: %v", m)
 	}
 }

@@ -178,8 +178,8 @@ func (s *session) openIncoming(wrapping handle, row *keyspec.WrappingRow, wrappe
 }
 
 // incomingOf is material that is here, as attributes of an object.
-func (s *session) incomingOf(values []valueAttr, public *der.Public, clear func()) *incoming {
-	return &incoming{public: public, clear: clear, bring: func(making template) (handle, error) {
+func (s *session) incomingOf(values []valueAttr, public *der.Public, wipe func()) *incoming {
+	return &incoming{public: public, clear: wipe, bring: func(making template) (handle, error) {
 		making.more = slices.Concat(making.more, values)
 		return s.engine.module.lib.create(s.handle, making)
 	}}
@@ -245,8 +245,8 @@ func (s *session) identifySecret(m *incoming, k *hsm.Key) (err error) {
 	if algorithm, ok := keyspec.LookupAlgorithm(row.Algorithms[k.Usage][0]); ok && algorithm.Hash != 0 {
 		hash = algorithm.Hash
 	}
-	print, err := s.hmac(secret, hash, fields(nil).text(labelMaterial).text(k.KeyID))
-	k.MaterialID = materialID(k, print)
+	fingerprint, err := s.hmac(secret, hash, fields(nil).text(labelMaterial).text(k.KeyID))
+	k.MaterialID = materialID(k, fingerprint)
 	return err
 }
 
