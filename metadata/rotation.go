@@ -218,11 +218,13 @@ const selectWorn = `
 SELECT m.account, m.region, m.key_id, m.id, u.encryptions
 FROM material_uses u
 JOIN materials m ON m.region = u.region AND m.key_id = u.key_id AND m.id = u.material_id
-WHERE m.current AND u.encryptions >= @worn
+JOIN keys k ON k.region = m.region AND k.id = m.key_id
+WHERE m.current AND m.residency <> 'absent' AND k.state <> 'Deleted' AND k.spec = @spec AND u.encryptions >= @worn
 ORDER BY u.encryptions DESC
 LIMIT @limit`
 
-// WornMaterial is a current material that has encrypted often.
+// WornMaterial is a current material of a symmetric key that has encrypted often: what
+// a key pair encrypts has no IV.
 type WornMaterial struct {
 	Account, Region, KeyID string
 
@@ -233,7 +235,7 @@ type WornMaterial struct {
 // WornMaterials returns at most limit current materials that have encrypted at
 // least so often, those that did most first. It looks at the uses of all materials.
 func (s *Store) WornMaterials(ctx context.Context, encryptions int64, limit int) ([]WornMaterial, error) {
-	args := pgx.StrictNamedArgs{"worn": encryptions, "limit": limit}
+	args := pgx.StrictNamedArgs{"worn": encryptions, "limit": limit, "spec": string(keyspec.SymmetricDefault)}
 	return list(ctx, s, "list worn materials", selectWorn, args, func(row pgx.CollectableRow) (w WornMaterial, err error) {
 		var id []byte
 		if err = row.Scan(&w.Account, &w.Region, &w.KeyID, &id, &w.Encryptions); err == nil {

@@ -300,3 +300,21 @@ func TestReleasedKeysAreClaimedAtOnce(t *testing.T) {
 		t.Errorf("%d keys are due, want the released one", len(got))
 	}
 }
+
+// TestWhatNobodyEncryptsWithIsNotWorn: nobody could do anything about it.
+func TestWhatNobodyEncryptsWithIsNotWorn(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	deleted, pair, there := f.insertKey(t, account), f.insertKey(t, account), f.insertKey(t, account)
+	f.database.Exec(t, `INSERT INTO material_uses (region, key_id, material_id, encryptions)
+		SELECT region, key_id, id, $1::bigint FROM materials`, int64(metadata.WornAfter))
+	f.database.Exec(t, `UPDATE keys SET spec = 'RSA_2048' WHERE id = $1`, pair)
+	f.schedule(t, deleted)
+	claim := claimOf(uuid.New(), noon.Add(7*day))
+	claims(t, f.Store, metadata.DueDeletion, claim, 1)
+	f.change(t, func(tx *metadata.Tx) error { return tx.BeginDeletion(t.Context(), named(account, deleted), claim) })
+	worn, err := f.WornMaterials(t.Context(), metadata.WornAfter, 10)
+	if err != nil || len(worn) != 1 || worn[0].KeyID != there {
+		t.Errorf("WornMaterials = %+v, %v; want that of %s alone", worn, err, there)
+	}
+}
