@@ -65,3 +65,23 @@ func TestDestroyIsNotDoneWhereTheTokenFails(t *testing.T) {
 		t.Errorf("the token has %+v, want nothing", found)
 	}
 }
+
+// TestDestroyIsNotDoneWhileAnUnwrappedKeyStays: the token does not destroy the object of
+// a wrapped key. It goes with its session, and the next time there is nothing.
+func TestDestroyIsNotDoneWhileAnUnwrappedKeyStays(t *testing.T) {
+	for name, code := range map[string]uint{"the device fails": pkcs11.CKR_FUNCTION_FAILED, "the token is busy": 0x80000041} {
+		t.Run(name, func(t *testing.T) {
+			e, shim := openWithShim(t, nil)
+			before := sessionObjects(t, e)
+			k := generate(t, e, "doomed")
+			encryptWorks(t, e, k)
+			shim.Fail(softhsm.DestroyObject, code, 1)
+			if err := e.Destroy(t.Context(), client, k); err == nil {
+				t.Error("Destroy where C_DestroyObject fails = nil")
+			}
+			eventually(t, "nothing of the key is left", func() bool {
+				return e.Destroy(t.Context(), client, k) == nil && sessionObjects(t, e) == before
+			})
+		})
+	}
+}

@@ -233,7 +233,7 @@ func (o *owner) fillInTurn(ctx context.Context, en *entry) error {
 	}
 	doomed := o.doomed(sh)
 	return o.execute(ctx, sh, &work{mechanism: "unwrap", run: func(s *session, _ handle, _ [3][]byte) ([]byte, error) {
-		s.destroyAll(doomed)
+		_ = s.destroyAll(doomed) // what stays goes with the session
 		var err error
 		en.handle, err = s.admit(&en.key, en.id.part)
 		en.epoch = s.epoch
@@ -241,7 +241,8 @@ func (o *owner) fillInTurn(ctx context.Context, en *entry) error {
 	}})
 }
 
-// clear destroys the objects that have to go now, where there are any.
+// clear destroys the objects that have to go now, where there are any. If the token
+// does not, the session is given up, and they go with it.
 func (o *owner) clear(ctx context.Context) error {
 	if err := o.takeTurn(ctx); err != nil {
 		return err
@@ -254,17 +255,25 @@ func (o *owner) clear(ctx context.Context) error {
 	if len(doomed) == 0 || sh.session == nil {
 		return nil
 	}
-	return o.execute(ctx, sh, &work{mechanism: "destroy", run: func(s *session, _ handle, _ [3][]byte) ([]byte, error) {
-		s.destroyAll(doomed)
-		return nil, nil
+	err := o.execute(ctx, sh, &work{mechanism: "destroy", run: func(s *session, _ handle, _ [3][]byte) ([]byte, error) {
+		return nil, s.destroyAll(doomed)
 	}})
+	if err != nil {
+		o.retire(sh, false)
+	}
+	return err
 }
 
-// destroyAll destroys session objects. One that is gone already is what we want.
-func (s *session) destroyAll(doomed []handle) {
+// destroyAll destroys session objects. One that is gone already is what we want; of
+// the others the first error is returned.
+func (s *session) destroyAll(doomed []handle) (first error) {
 	for _, h := range doomed {
-		_ = s.engine.module.lib.destroy(s.handle, h)
+		err := s.engine.module.lib.destroy(s.handle, h)
+		if err != nil && classOf(err, false) != classObject && first == nil {
+			first = err
+		}
 	}
+	return first
 }
 
 func (o *owner) takeTurn(ctx context.Context) error {
