@@ -6,7 +6,6 @@ import (
 	"maps"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"kmsgate/hsm"
@@ -145,11 +144,13 @@ func (s *Store) claimRotations(ctx context.Context, due RotationType, sql string
 
 const releaseRotation = `
 UPDATE keys SET claimed_by = NULL, claimed_until = NULL
-WHERE region = @region AND id = @id AND claimed_by = @holder`
+WHERE region = @region AND id = @id AND claimed_by = @holder AND claimed_until = @until`
 
-// ReleaseRotation gives up a claim, so that the key can be claimed at once.
-func (s *Store) ReleaseRotation(ctx context.Context, holder uuid.UUID, d *DueRotation) error {
-	_, err := s.pool.Exec(ctx, releaseRotation, pgx.StrictNamedArgs{"region": d.Region, "id": d.ID, "holder": holder})
+// ReleaseRotation gives up a claim, so that the key can be claimed at once. A later
+// claim of the same process's stands: its deletion may rest on it.
+func (s *Store) ReleaseRotation(ctx context.Context, c Claim, d *DueRotation) error {
+	args := pgx.StrictNamedArgs{"region": d.Region, "id": d.ID, "holder": c.Holder, "until": c.Until}
+	_, err := s.pool.Exec(ctx, releaseRotation, args)
 	return wrap(err, "release key %s", d.ID)
 }
 

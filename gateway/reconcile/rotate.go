@@ -104,14 +104,15 @@ func (r *Reconciler) rotate(ctx context.Context, c metadata.Claim, d *metadata.D
 		})
 	})
 	if errors.Is(err, metadata.ErrClaim) { // what the rotation rested on has changed
-		if err := r.Store.ReleaseRotation(ctx, c.Holder, d); err != nil {
+		if err := r.Store.ReleaseRotation(ctx, c, d); err != nil {
 			return err
 		}
 	}
 	return err
 }
 
-// newMaterial has the token make a material like the current one.
+// newMaterial has the token make a material like the current one. None is made that
+// lives in the token: a crash would leave an object that is nobody's.
 func (r *Reconciler) newMaterial(ctx context.Context, now time.Time, d *metadata.DueRotation) (*metadata.Material, error) {
 	token, on := r.Tokens[d.Store], hsm.Call{Account: d.Account, Class: hsm.Background}
 	id, err := token.Random(ctx, on, len(hsm.MaterialID{}))
@@ -122,6 +123,12 @@ func (r *Reconciler) newMaterial(ctx context.Context, now time.Time, d *metadata
 		Store: d.Store, Region: d.Region, Account: d.Account, KeyID: d.ID, MaterialID: hsm.MaterialID(id),
 		Spec: d.Spec, Usage: d.Usage, Origin: d.Origin,
 	})
+	if err == nil && made.Residency != hsm.Wrapped { // the store was made resident since
+		err = errors.Join(
+			fmt.Errorf("%w: the token keeps the new material itself", hsm.ErrUnsupported),
+			token.Destroy(ctx, on, &made),
+		)
+	}
 	if err != nil {
 		return nil, err
 	}

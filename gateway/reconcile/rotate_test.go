@@ -335,3 +335,29 @@ func TestOneKeyKeepsNoOtherFromItsRotation(t *testing.T) {
 		t.Error("a key was not rotated")
 	}
 }
+
+// TestRotationMakesNothingThatLivesInTheToken: the store of a wrapped key was made
+// resident since.
+func TestRotationMakesNothingThatLivesInTheToken(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	r, _ := f.instance(t)
+	k := f.rotated(t, 90)
+	r.Tokens = map[string]hsm.Token{testStore: residing{f.token}}
+	if done, err := r.Rotate(t.Context(), noon.Add(90*day)); !errors.Is(err, hsm.ErrUnsupported) || done != 0 {
+		t.Errorf("Rotate = %d, %v; want ErrUnsupported", done, err)
+	}
+	f.wantInToken(t, k, false)
+	if got := f.key(t, k); len(got.Materials) != 1 {
+		t.Errorf("the materials are %+v, want the first one", got.Materials)
+	}
+}
+
+// residing is a token whose keys live in it.
+type residing struct{ hsm.Token }
+
+// Generate makes a key that lives in the token.
+func (r residing) Generate(ctx context.Context, on hsm.Call, k hsm.Key) (hsm.Key, error) {
+	k.Store = residentStore
+	return r.Token.Generate(ctx, on, k)
+}
