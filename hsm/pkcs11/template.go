@@ -78,7 +78,12 @@ var capsuleAttributes = map[uint]uint{pkcs11.CKO_PRIVATE_KEY: attrDecapsulate, p
 
 // encode writes the template as the data plane reads it.
 func (t *template) encode() []byte {
-	b := make(encodedTemplate, 0, 512)
+	// Room for all of it: where values are secret, growing would leave copies behind.
+	room := flagsRoom
+	for _, a := range t.more {
+		room += 3*ulongBytes + len(a.value)
+	}
+	b := make(encodedTemplate, 0, room)
 	b = b.add(pkcs11.CKA_CLASS, ulongs(t.class)).add(pkcs11.CKA_KEY_TYPE, ulongs(t.keyType))
 	b = b.flag(pkcs11.CKA_TOKEN, t.may&mayStay != 0).flag(pkcs11.CKA_PRIVATE, t.class != pkcs11.CKO_PUBLIC_KEY)
 	if t.class != pkcs11.CKO_PUBLIC_KEY {
@@ -105,6 +110,9 @@ func (t *template) encode() []byte {
 	}
 	return b
 }
+
+// flagsRoom is more than what an encoded template has besides its values.
+const flagsRoom = 512
 
 // encodedTemplate is a template as the data plane reads it, see fast.h.
 type encodedTemplate []byte
