@@ -1,6 +1,8 @@
 package reconcile
 
 import (
+	"encoding/json"
+	"maps"
 	"sync"
 	"testing"
 	"time"
@@ -67,6 +69,36 @@ func TestImportedMaterialExpires(t *testing.T) {
 	events := f.events(t, materialExpired)
 	if len(events) != 1 || events[0].ServiceEventDetails["keyId"] != k.ID || events[0].ServiceEventDetails["keyMaterialId"] != e.Current().MaterialID.String() {
 		t.Errorf("records: %+v", events)
+	}
+}
+
+// TestExpiryIsToldToTheWebhook, once, by the instance that did it.
+func TestExpiryIsToldToTheWebhook(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	k := f.imported(t, noon)
+	id := f.key(t, k).Current().MaterialID.String()
+	for range 2 {
+		r, _ := f.instance(t)
+		r.Store = f.database.Open(t, func(c *metadata.Config) { c.QueueEvents = true })
+		if _, err := r.ExpireMaterial(t.Context(), noon); err != nil {
+			t.Errorf("ExpireMaterial = %v", err)
+		}
+	}
+	queued, err := f.store.ClaimEvents(t.Context(), uuid.New(), noon, noon.Add(time.Hour), 10)
+	if err != nil || len(queued) != 1 {
+		t.Fatalf("events: %v, %v, want one", queued, err)
+	}
+	var told struct {
+		Type   string            `json:"detail-type"`
+		Detail map[string]string `json:"detail"`
+	}
+	if err := json.Unmarshal(queued[0].Document, &told); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"key-id": k.ID, "key-material-id": id}
+	if told.Type != "KMS Imported Key Material Expiration" || !maps.Equal(told.Detail, want) {
+		t.Errorf("the event is %+v, want the expiration of %v", told, want)
 	}
 }
 
