@@ -20,7 +20,7 @@ const (
 // an RSA, EC or Ed25519 key in DER, with nothing behind it. The key is of the spec,
 // with a named curve, and is the caller's to clear; b is not changed. If an EC key
 // comes without its public key, Point is nil. That a private key belongs to its
-// public key is only certain for Ed25519. [ErrPrivateKey] for everything else.
+// public key is not certain for EC. [ErrPrivateKey] for everything else.
 func ParsePrivate(spec keyspec.Spec, b []byte) (*Private, error) {
 	r := reader{rest: b}
 	info := reader{rest: r.take(tagSequence)}
@@ -108,7 +108,7 @@ func (p *Private) readRSA(key []byte) bool {
 	}
 	// Half the modulus each, as all tokens want them.
 	r.bad = r.bad || len(p.P) != size/2 || len(p.Q) != size/2
-	return outer.ended() && r.ended() && bytes.Equal(version, []byte{0}) && p.isRSA()
+	return outer.ended() && r.ended() && bytes.Equal(version, []byte{0}) && p.isRSA() && p.fitRSA()
 }
 
 // reader reads DER values one behind the other. What is wrong anywhere is

@@ -9,6 +9,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"errors"
+	"math/big"
 	"testing"
 
 	"kmsgate/hsm/keyspec"
@@ -95,6 +96,68 @@ func TestParsePrivateIsStrict(t *testing.T) {
 		r := reader{rest: tlv(tagInteger, n)}
 		if got := r.number(); got != nil || !r.bad {
 			t.Errorf("the number %x is taken", n)
+		}
+	}
+}
+
+// TestParsePrivateTakesWhatFits: the parts of an RSA key, each with another of its
+// bits changed in turn, are refused.
+func TestParsePrivateTakesWhatFits(t *testing.T) {
+	t.Parallel()
+	p, err := ParsePrivate(keyspec.RSA2048, samples(t)[keyspec.RSA2048])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, part := range map[string]*[]byte{"n": &p.N, "d": &p.D, "p": &p.P, "q": &p.Q, "dp": &p.DP, "dq": &p.DQ, "qInv": &p.QInv} {
+		for _, bit := range []int{1, 77, 8*len(*part) - 20} {
+			good := bytes.Clone(*part)
+			(*part)[len(good)-1-bit/8] ^= 1 << (bit % 8)
+			text, err := p.Encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := ParsePrivate(keyspec.RSA2048, text); !errors.Is(err, ErrPrivateKey) {
+				t.Errorf("ParsePrivate of a key with another %s = %v", name, err)
+			}
+			*part = good
+		}
+	}
+	swapped := *p
+	swapped.P, swapped.Q = p.Q, p.P
+	if swapped.fitRSA() {
+		t.Error("the coefficient fits the primes the other way around")
+	}
+}
+
+// TestMultiplyAndRemainder compare with the standard library.
+func TestMultiplyAndRemainder(t *testing.T) {
+	t.Parallel()
+	for _, lengths := range [][3]int{{1, 1, 1}, {3, 17, 5}, {128, 128, 64}, {5, 1, 32}, {64, 64, 128}} {
+		var n [3][]byte
+		for i := range n {
+			n[i] = make([]byte, lengths[i])
+			_, _ = rand.Read(n[i]) // never fails
+		}
+		n[2][0] |= 0x80
+		a, b, m := new(big.Int).SetBytes(n[0]), new(big.Int).SetBytes(n[1]), new(big.Int).SetBytes(n[2])
+		product := multiply(n[0], n[1])
+		if want := new(big.Int).Mul(a, b); new(big.Int).SetBytes(product).Cmp(want) != 0 {
+			t.Errorf("%d * %d = %x, want %d", a, b, product, want)
+		}
+		for _, of := range [][]byte{product, n[2], append(bytes.Clone(n[2]), n[0]...)} {
+			want := new(big.Int).Mod(new(big.Int).SetBytes(of), m)
+			if got := remainder(of, n[2]); new(big.Int).SetBytes(got).Cmp(want) != 0 {
+				t.Errorf("%x modulo %d = %x, want %d", of, m, got, want)
+			}
+		}
+	}
+}
+
+func BenchmarkParsePrivateRSA(b *testing.B) {
+	text := samples(b)[keyspec.RSA2048]
+	for b.Loop() {
+		if _, err := ParsePrivate(keyspec.RSA2048, text); err != nil {
+			b.Fatal(err)
 		}
 	}
 }
