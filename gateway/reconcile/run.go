@@ -3,7 +3,9 @@ package reconcile
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -92,7 +94,7 @@ func (r *Reconciler) work(ctx context.Context, j job) error {
 			return err
 		}
 		began := time.Now()
-		done, err := j.run(r, ctx, r.Clock())
+		done, err := r.attempt(ctx, j)
 		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 			return nil
 		}
@@ -106,4 +108,16 @@ func (r *Reconciler) work(ctx context.Context, j job) error {
 		}
 	}
 	return nil
+}
+
+// attempt runs a job once. A panic is the job's failure: the requests that the process
+// serves have no part in it.
+func (r *Reconciler) attempt(ctx context.Context, j job) (done int, err error) {
+	defer func() {
+		if p := recover(); p != nil { // what it says may be anything: it is not logged
+			r.Logger.Error("panic", "job", j.name, "type", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+			err = fmt.Errorf("panic with a %T", p)
+		}
+	}()
+	return j.run(r, ctx, r.Clock())
 }

@@ -94,6 +94,18 @@ func TestJobDoesNotBeginWhereTheInstanceIsNotFit(t *testing.T) {
 	}
 }
 
+func TestPanicOfAJobIsItsFailure(t *testing.T) {
+	t.Parallel()
+	r, registry := newRunner(func(context.Context) error { return nil })
+	err := r.work(t.Context(), job{"test", time.Hour, func(*Reconciler, context.Context, time.Time) (int, error) { panic("secret") }})
+	if err != nil {
+		t.Errorf("work = %v, want the job to have begun", err)
+	}
+	if got := count(t, registry, runsName, outcomeFailed); got != 1 {
+		t.Errorf("%v runs have failed, want 1", got)
+	}
+}
+
 func TestJobsEndWithTheirContext(t *testing.T) {
 	t.Parallel()
 	r, registry := newRunner(func(context.Context) error { return nil })
