@@ -3,6 +3,7 @@ package metadata_test
 import (
 	"bytes"
 	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -111,6 +112,36 @@ func TestImportTakesTheSameMaterialOnly(t *testing.T) {
 	}
 	if !e.Whole(expiry) {
 		t.Error("material that does not expire is not there")
+	}
+}
+
+// TestFirstImportsRace: of several materials that come at once, the key has one.
+func TestFirstImportsRace(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	k, m, p := f.newImport(t)
+	const racers = 4
+	imported := make(chan hsm.MaterialID, racers)
+	var group sync.WaitGroup
+	for i := range racers {
+		mine, with := m, p
+		if mine.MaterialID[0] ^= byte(i); i > 0 {
+			with = f.newParameters(t, k)
+		}
+		group.Go(func() {
+			switch err := f.tryImport(t, mine, with, noon); {
+			case err == nil:
+				imported <- mine.MaterialID
+			case !errors.Is(err, metadata.ErrOtherMaterial):
+				t.Errorf("import = %v, want %v", err, metadata.ErrOtherMaterial)
+			}
+		})
+	}
+	group.Wait()
+	close(imported)
+	e := key(t, f.Store, k.ID)
+	if first, ok := <-imported; !ok || len(imported) != 0 || len(e.Materials) != 1 || e.Materials[0].MaterialID != first {
+		t.Errorf("%s came first, %d more with it; the key has %+v", first, len(imported), e.Materials)
 	}
 }
 
