@@ -66,11 +66,17 @@ func (c *cli) silent(t testing.TB, command string, arguments ...string) {
 	}
 }
 
-// refused wants a command of KMS to fail as the CLI does for an error of the
-// service: 255, or 254 from version 2 on.
+// refused wants a command of KMS to fail as the CLI does for an error of the service.
 func (c *cli) refused(t testing.TB, command, code, message string, arguments ...string) {
 	t.Helper()
-	r := c.run(t, "kms", command, arguments...)
+	c.refusedBy(t, "kms", command, code, message, arguments...)
+}
+
+// refusedBy wants a command of a service to fail: with 255, or 254 from version 2 of
+// the CLI on, some of which tell how often they tried.
+func (c *cli) refusedBy(t testing.TB, service, command, code, message string, arguments ...string) {
+	t.Helper()
+	r := c.run(t, service, command, arguments...)
 	if r.code != 255 && r.code != 254 {
 		t.Errorf("%s: exit code %d, want 255 or 254\n%s%s", command, r.code, r.stdout, r.stderr)
 	}

@@ -240,8 +240,5 @@ func TestCLIUsers(t *testing.T) {
 	if id := run("get-user", "--user-name", "cli-user", "--query", "User.Tags[0].Value"); !strings.Contains(id, "a b") {
 		t.Errorf("get-user printed %s", id)
 	}
-	r := c.run(t, "iam", "delete-user", "--user-name", "cli-user")
-	if !strings.Contains(r.stderr, "(DeleteConflict) when calling the DeleteUser operation: Cannot delete entity, must delete access keys first.") {
-		t.Errorf("delete-user says %q", r.stderr)
-	}
+	c.refusedBy(t, "iam", "delete-user", "DeleteConflict", "Cannot delete entity, must delete access keys first.", "--user-name", "cli-user")
 }
