@@ -61,6 +61,10 @@ func (s *site) wantConfigurationFound(t *testing.T) {
 }
 
 func (s *site) wantFilesFound(t *testing.T) {
+	defer s.restore(t, s.text)
+	s.write(t, "secret", []byte(hideText(webhookSecret)))
+	s.write(t, "ca.pem", nil)
+	s.set(t, "#events:\n", "events:\n  url: https://127.0.0.1:1/\n  secret_file: "+s.path("secret")+"\n  ca_file: "+s.path("ca.pem")+"\n#events:\n")
 	for _, c := range []struct {
 		path     string
 		mode     os.FileMode
@@ -72,6 +76,9 @@ func (s *site) wantFilesFound(t *testing.T) {
 		{s.token.PINFile, 0o620, "problem", []string{"PIN file of token main", "0620", "can change it"}},
 		{s.path("tls.key"), 0o604, "problem", []string{"TLS key", "0604", "others than its owner can read it"}},
 		{s.path("tls.pem"), 0o666, "problem", []string{"TLS certificate", "0666", "can change it"}},
+		{s.path("secret"), 0o644, "problem", []string{"secret of the webhook", "0644", "others than its owner can read it"}},
+		{s.path("secret"), 0o640, "warning", []string{"secret of the webhook", "0640", "its group can read it"}},
+		{s.path("ca.pem"), 0o622, "problem", []string{"authorities of the webhook", "0622", "can change it"}},
 		{s.config(), 0o602, "problem", []string{"configuration", "0602", "can change it"}},
 	} {
 		if err := os.Chmod(c.path, c.mode); err != nil {

@@ -32,6 +32,18 @@ func (d *doctor) files(c *config, path string) {
 			d.file("PIN file of token "+t.Name, t.PINFile, mustNotRead|mustNotWrite)
 		}
 	}
+	for _, f := range []struct {
+		about, path string
+		forbidden   os.FileMode
+	}{
+		{"secret of the webhook", c.Events.SecretFile, mustNotRead | mustNotWrite},
+		{"authorities of the webhook", c.Events.CAFile, mustNotWrite},
+		{"authorities of OIDC issuers", c.OIDC.CAFile, mustNotWrite},
+	} {
+		if f.path != "" {
+			d.file(f.about, f.path, f.forbidden)
+		}
+	}
 	if c.TLS.Certificate == "" {
 		return
 	}
