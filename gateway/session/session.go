@@ -9,12 +9,14 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"kmsgate/gateway/kmsapi"
 )
 
 // Claims are what a token says of its session. Times are kept to the microsecond.
 type Claims struct {
-	AccessKeyID string // ASIA…
-	Secret      []byte // the secret access key; the holder of Claims clears it
+	AccessKeyID string        // ASIA…
+	Secret      kmsapi.Secret // the secret access key; the holder of Claims clears it
 	IssuedAt    time.Time
 	ExpiresAt   time.Time
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -240,6 +241,16 @@ func TestNewKeyRefusesOtherLengths(t *testing.T) {
 	for _, n := range []int{0, 16, 24, 31, 33} {
 		if k, err := NewKey(1, make([]byte, n)); err == nil || k != nil {
 			t.Errorf("NewKey of %d bytes = %v, %v, want an error", n, k, err)
+		}
+	}
+}
+
+func TestSecretIsNotPrinted(t *testing.T) {
+	t.Parallel()
+	c := fullClaims()
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x"} {
+		if text, secret := fmt.Sprintf(verb, c), fmt.Sprintf(verb, []byte(c.Secret)); strings.Contains(text, secret) {
+			t.Errorf("%s prints %s", verb, text)
 		}
 	}
 }
