@@ -17,6 +17,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"kmsgate/gateway/kmsapi"
 )
 
 // WebhookConfig says where events are posted.
@@ -24,7 +26,7 @@ type WebhookConfig struct {
 	// URL is https; http on this host only.
 	URL string
 	// Secret signs what is posted.
-	Secret []byte
+	Secret kmsapi.Secret
 	// Timeout bounds one post. Optional: 10s.
 	Timeout time.Duration
 	// Roots are the authorities that the receiver's certificate may be of. Optional: the
@@ -72,6 +74,9 @@ func NewWebhook(c WebhookConfig) (*Webhook, error) {
 	}
 	return w, nil
 }
+
+// Format prints "webhook", whatever the verb: the URL may be as secret as the secret.
+func (w *Webhook) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "webhook") } // fmt reports its own write errors
 
 // CheckWebhookURL refuses where events cannot be posted to. The error does not name
 // the URL, whose path may be a secret.

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"encoding/base64"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -37,6 +38,19 @@ func newWebhook(t *testing.T, url string, secret []byte) *Webhook {
 }
 
 var testSecret = []byte("a secret of thirty-two bytes....")
+
+func TestWebhookIsNotPrinted(t *testing.T) {
+	t.Parallel()
+	c := WebhookConfig{URL: "https://example.com/hidden", Secret: testSecret}
+	w := newWebhook(t, c.URL, c.Secret)
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x"} {
+		text := fmt.Sprintf(verb+" "+verb, w, Config{Webhook: w})
+		secret := fmt.Sprintf(verb, []byte(testSecret))
+		if strings.Contains(text, "hidden") || strings.Contains(text, secret) || strings.Contains(fmt.Sprintf(verb, c), secret) {
+			t.Errorf("%s prints %s", verb, text)
+		}
+	}
+}
 
 func TestWebhooksThatCannotBe(t *testing.T) {
 	t.Parallel()
