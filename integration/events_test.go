@@ -95,7 +95,7 @@ func TestEventsReachTheWebhook(t *testing.T) {
 	})
 	s := newSite(t, newDatabase(t, startPostgres(t, nil), "kmsgate"))
 	s.plain(t)
-	if err := os.WriteFile(s.path("secret"), []byte(webhookSecret+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(s.path("secret"), []byte(hideText(webhookSecret)+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	s.set(t, "#events:\n", "events:\n  url: "+hook.URL+"\n  secret_file: "+s.path("secret")+"\n  timeout: 5s\n#events:\n")

@@ -28,6 +28,10 @@ func assuming(t testing.TB, c *iam.Client, name string) aws.CredentialsProvider 
 
 // static are credentials that stay as they are.
 func static(id, secret, token *string) aws.CredentialsProvider {
+	hideText(*secret)
+	if token != nil {
+		hideText(*token)
+	}
 	return aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 		return aws.Credentials{AccessKeyID: *id, SecretAccessKey: *secret, SessionToken: aws.ToString(token)}, nil
 	})

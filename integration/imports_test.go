@@ -104,7 +104,7 @@ func TestImports(t *testing.T) {
 		}
 		until := time.Now().Add(24 * time.Hour).Truncate(time.Second)
 		in, err := c.ImportKeyMaterial(t.Context(), &kms.ImportKeyMaterialInput{
-			KeyId: &key, ImportToken: p.ImportToken, EncryptedKeyMaterial: wrapMaterial(t, tc.a, p.PublicKey, tc.material), ValidTo: &until,
+			KeyId: &key, ImportToken: hide(p.ImportToken), EncryptedKeyMaterial: hide(wrapMaterial(t, tc.a, p.PublicKey, hide(tc.material))), ValidTo: &until,
 		})
 		if err != nil {
 			t.Fatalf("ImportKeyMaterial of %s: %v", tc.spec, err)

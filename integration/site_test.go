@@ -190,6 +190,11 @@ func (s *site) serve(t testing.TB, keys map[string]credentials) *instance {
 		defer close(i.exited)
 		_ = i.cmd.Wait() // the exit code stays in ProcessState
 	}()
+	t.Cleanup(func() {
+		for _, problem := range leaks("the log of a site", i.stderr.String()) {
+			t.Error(problem)
+		}
+	})
 	t.Cleanup(i.kill)
 	var line struct {
 		Address      string `json:"address"`

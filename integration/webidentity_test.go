@@ -75,7 +75,7 @@ func (c *cluster) token(t testing.TB, namespace, account string, changes m) stri
 	must(t, "sign", err)
 	text, err := signed.CompactSerialize()
 	must(t, "serialise", err)
-	return text
+	return hideText(text)
 }
 
 // tokenFile is a token in a file, as a projected volume has it.
