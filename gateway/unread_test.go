@@ -80,11 +80,11 @@ func exchanges(t *testing.T, f *fixture, u *unread) string {
 	return ""
 }
 
-// managesIAM is a call of IAM by the account's root.
-func managesIAM(form string) func(*testing.T, *fixture, *unread) string {
+// formed is a call of IAM or STS by the account's root.
+func formed(service, form string) func(*testing.T, *fixture, *unread) string {
 	return func(t *testing.T, f *fixture, _ *unread) string {
 		t.Helper()
-		a := f.form(t, account1, "iam", globalRegion, iamForm+form)
+		a := f.form(t, account1, service, globalRegion, form)
 		_, rest, failed := strings.Cut(a.body, "<Code>")
 		if !failed {
 			return ""
@@ -180,13 +180,13 @@ func unreadTargets() map[string]unreadCase {
 			return object{"KeyId": u.key, "Policy": policyFor("arn:aws:iam::" + account1 + ":user/alice")}
 		})),
 		"a grantee": row(gone("principals"))(asks(account1, "CreateGrant", func(u *unread) object {
-			return object{"KeyId": u.key, "GranteePrincipal": "arn:aws:iam::" + account1 + ":user/bob", "Operations": []string{"Encrypt"}}
+			return object{"KeyId": u.key, "GranteePrincipal": "arn:aws:iam::" + account1 + ":user/bob", "Operations": []string{"Decrypt"}}
 		})),
-		"a user that is a target":  row(gone("principals"))(managesIAM("GetUser&UserName=bob")),
-		"a policy that is one":     row(gone("managed_policies"))(managesIAM("GetPolicy&PolicyArn=arn:aws:iam::" + account1 + ":policy/keys")),
-		"a provider that is one":   row(gone("oidc_providers"))(managesIAM("GetOpenIDConnectProvider&OpenIDConnectProviderArn=arn:aws:iam::" + account1 + ":oidc-provider/OIDC.example.com/c1")),
+		"a user that is a target":  row(gone("principals"))(formed("iam", iamForm+"GetUser&UserName=bob")),
+		"a policy that is one":     row(gone("managed_policies"))(formed("iam", iamForm+"GetPolicy&PolicyArn=arn:aws:iam::"+account1+":policy/keys")),
+		"a provider that is one":   row(gone("oidc_providers"))(formed("iam", iamForm+"GetOpenIDConnectProvider&OpenIDConnectProviderArn=arn:aws:iam::"+account1+":oidc-provider/OIDC.example.com/c1")),
 		"the outbox of the record": row(gone("audit_outbox"))(asks(account1, "GenerateDataKey", func(u *unread) object { return object{"KeyId": u.key, "NumberOfBytes": 32} })),
-		"the outbox of a change":   row(gone("audit_outbox"))(managesIAM("CreateUser&UserName=carol")),
+		"the outbox of a change":   row(gone("audit_outbox"))(formed("iam", iamForm+"CreateUser&UserName=carol")),
 		"the outbox of a session":  row(gone("audit_outbox"))(exchanges),
 		"why it was refused":       refused,
 	}
