@@ -45,18 +45,6 @@ func attachmentArgs(account string, kind PrincipalKind, name, policyARN string) 
 	return pgx.StrictNamedArgs{"account": account, "kind": kind, "name": name, "policyName": a.Name}
 }
 
-// limited is a *LimitError if a count that is asked for passes a limit.
-func (tx *Tx) limited(ctx context.Context, count string, args pgx.StrictNamedArgs, limit int) error {
-	var n int
-	if err := tx.tx.QueryRow(ctx, count, args).Scan(&n); err != nil {
-		return err
-	}
-	if n > limit {
-		return &LimitError{limit}
-	}
-	return nil
-}
-
 const detachPolicy = `
 DELETE FROM policy_attachments
 WHERE account = @account AND kind = @kind AND name = @name AND policy_name = @policyName`

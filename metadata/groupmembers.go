@@ -59,12 +59,7 @@ func (tx *Tx) InsertMember(ctx context.Context, account, group, user string) err
 		if _, err := tx.tx.Exec(ctx, insertMember, args); err != nil {
 			return err
 		}
-		var n int
-		err := tx.tx.QueryRow(ctx, countGroupsOf, pgx.StrictNamedArgs{"account": account, "user": user}).Scan(&n)
-		if err == nil && n > MaxGroups {
-			return &LimitError{MaxGroups}
-		}
-		return err
+		return tx.limited(ctx, countGroupsOf, pgx.StrictNamedArgs{"account": account, "user": user}, MaxGroups)
 	}), "add to group %s", group)
 }
 

@@ -153,22 +153,12 @@ WHERE account = @account`
 // before. ErrExists if the account has one of that name, whatever the letter case;
 // *LimitError if it has [MaxManagedPolicies]; ErrNotFound if there is no such account.
 func (tx *Tx) InsertManagedPolicy(ctx context.Context, p ManagedPolicy) error {
-	return wrap(tx.insertManagedPolicy(ctx, p), "insert managed policy %s", p.Name)
-}
-
-func (tx *Tx) insertManagedPolicy(ctx context.Context, p ManagedPolicy) error {
-	if err := tx.lockAccount(ctx, p.Account); err != nil {
-		return err
-	}
-	_, err := tx.tx.Exec(ctx, insertManagedPolicy, pgx.StrictNamedArgs{
+	err := tx.insertOfAccount(ctx, p.Account, insertManagedPolicy, pgx.StrictNamedArgs{
 		"account": p.Account, "name": p.Name, "path": p.Path, "id": p.ID, "description": p.Description,
 		"document": p.Document, "createdAt": p.CreatedAt,
-	})
-	if err != nil {
-		return err
-	}
+	}, countManagedPolicies, MaxManagedPolicies)
 	tx.touch(p.Account, target{Kind: kindManaged, ID: p.Name})
-	return tx.limited(ctx, countManagedPolicies, pgx.StrictNamedArgs{"account": p.Account}, MaxManagedPolicies)
+	return wrap(err, "insert managed policy %s", p.Name)
 }
 
 const selectManagedPolicyForDelete = `

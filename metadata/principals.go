@@ -130,12 +130,9 @@ func (tx *Tx) insertPrincipal(ctx context.Context, p Principal, tags []Tag) erro
 	if err != nil {
 		return err
 	}
-	var n int
-	if err := tx.tx.QueryRow(ctx, countPrincipals, pgx.StrictNamedArgs{"account": p.Account, "kind": p.Kind}).Scan(&n); err != nil {
+	counted := pgx.StrictNamedArgs{"account": p.Account, "kind": p.Kind}
+	if err := tx.limited(ctx, countPrincipals, counted, maxPrincipals[p.Kind]); err != nil {
 		return err
-	}
-	if n > maxPrincipals[p.Kind] {
-		return &LimitError{maxPrincipals[p.Kind]}
 	}
 	if len(tags) > 0 {
 		if _, err := tx.tx.Exec(ctx, insertPrincipalTags, principalTagArgs(p.Account, p.Kind, p.Name, tags)); err != nil {
@@ -224,6 +221,18 @@ func (tx *Tx) execOne(ctx context.Context, sql string, args pgx.StrictNamedArgs)
 	return err
 }
 
+// limited is a *LimitError if a count that is asked for passes a limit.
+func (tx *Tx) limited(ctx context.Context, count string, args pgx.StrictNamedArgs, limit int) error {
+	var n int
+	if err := tx.tx.QueryRow(ctx, count, args).Scan(&n); err != nil {
+		return err
+	}
+	if n > limit {
+		return &LimitError{limit}
+	}
+	return nil
+}
+
 const lockAccount = `
 SELECT id
 FROM accounts
@@ -235,6 +244,18 @@ FOR NO KEY UPDATE`
 // deletes takes the account first.
 func (tx *Tx) lockAccount(ctx context.Context, account string) error {
 	return tx.tx.QueryRow(ctx, lockAccount, pgx.StrictNamedArgs{"account": account}).Scan(nil)
+}
+
+// insertOfAccount inserts one of the things that an account has at most limit of, as
+// count counts them.
+func (tx *Tx) insertOfAccount(ctx context.Context, account, insert string, args pgx.StrictNamedArgs, count string, limit int) error {
+	if err := tx.lockAccount(ctx, account); err != nil {
+		return err
+	}
+	if _, err := tx.tx.Exec(ctx, insert, args); err != nil {
+		return err
+	}
+	return tx.limited(ctx, count, pgx.StrictNamedArgs{"account": account}, limit)
 }
 
 const lockManagedPolicy = `

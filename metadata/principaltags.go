@@ -43,7 +43,7 @@ WHERE account = @account AND kind = @kind AND name = @name`
 
 // UpsertPrincipalTags adds tags to a principal and replaces those that it has, key
 // and value. Keys that differ in letter case alone are one key, for conditions do not
-// tell them apart; those of tags must differ in more. ErrLimit if the principal would
+// tell them apart; those of tags must differ in more. *LimitError if the principal would
 // have more than [MaxTags]; ErrNotFound if the account has no such principal.
 func (tx *Tx) UpsertPrincipalTags(ctx context.Context, account string, kind PrincipalKind, name string, tags []Tag) error {
 	args := principalTagArgs(account, kind, name, tags)
@@ -54,15 +54,8 @@ func (tx *Tx) UpsertPrincipalTags(ctx context.Context, account string, kind Prin
 		if _, err := tx.tx.Exec(ctx, insertPrincipalTags, args); err != nil {
 			return err
 		}
-		var n int
 		args := pgx.StrictNamedArgs{"account": account, "kind": kind, "name": name}
-		if err := tx.tx.QueryRow(ctx, countPrincipalTags, args).Scan(&n); err != nil {
-			return err
-		}
-		if n > MaxTags {
-			return &LimitError{MaxTags}
-		}
-		return nil
+		return tx.limited(ctx, countPrincipalTags, args, MaxTags)
 	}), "tag %s %s", kind, name)
 }
 

@@ -88,21 +88,11 @@ WHERE account = @account`
 // is not read. ErrExists if the account has one of that URL, *LimitError if it has
 // [MaxProviders], ErrNotFound if there is no such account.
 func (tx *Tx) InsertProvider(ctx context.Context, p Provider) error {
-	return wrap(tx.insertProvider(ctx, p), "insert OIDC provider %s", p.URL)
-}
-
-func (tx *Tx) insertProvider(ctx context.Context, p Provider) error {
-	if err := tx.lockAccount(ctx, p.Account); err != nil {
-		return err
-	}
-	_, err := tx.tx.Exec(ctx, insertProvider, pgx.StrictNamedArgs{
+	err := tx.insertOfAccount(ctx, p.Account, insertProvider, pgx.StrictNamedArgs{
 		"account": p.Account, "url": p.URL, "clientIDs": nonNil(p.ClientIDs), "thumbprints": nonNil(p.Thumbprints), "createdAt": p.CreatedAt,
-	})
-	if err != nil {
-		return err
-	}
+	}, countProviders, MaxProviders)
 	tx.touch(p.Account, target{Kind: kindProvider, ID: p.URL})
-	return tx.limited(ctx, countProviders, pgx.StrictNamedArgs{"account": p.Account}, MaxProviders)
+	return wrap(err, "insert OIDC provider %s", p.URL)
 }
 
 // nonNil is the list for a column that is never NULL.
