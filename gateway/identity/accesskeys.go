@@ -88,16 +88,14 @@ type ListAccessKeysResponse struct {
 // order of their ids.
 func ListAccessKeys(ctx context.Context, r *Request, in *ListAccessKeysRequest) (*ListAccessKeysResponse, error) {
 	user := r.Target.Name // empty for the account's root
-	p, err := pageOf(in.Marker, in.MaxItems)
+	id := func(k metadata.AccessKey) string { return k.ID }
+	keys, paged, err := pageOf(&in.PageRequest, id, func(after string, limit int) ([]metadata.AccessKey, error) {
+		return r.Store.AccessKeysOf(ctx, r.Caller.Account, user, after, limit)
+	})
 	if err != nil {
 		return nil, err
 	}
-	keys, err := r.Store.AccessKeysOf(ctx, r.Caller.Account, user, p.after, p.limit+1)
-	if err != nil {
-		return nil, err
-	}
-	out := new(ListAccessKeysResponse)
-	keys, out.Paged = cut(keys, p, func(k metadata.AccessKey) string { return k.ID })
+	out := &ListAccessKeysResponse{Paged: paged}
 	for _, k := range keys {
 		out.AccessKeyMetadata = append(out.AccessKeyMetadata, AccessKeyMetadata{user, k.ID, string(k.Status), date(k.CreatedAt)})
 	}

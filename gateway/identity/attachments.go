@@ -124,15 +124,13 @@ func ListAttachedRolePolicies(ctx context.Context, r *Request, in *ListAttachedR
 }
 
 func (r *Request) attached(ctx context.Context, kind metadata.PrincipalKind, in *AttachedPage) (*AttachedPoliciesResponse, error) {
-	p, err := pageOf(in.Marker, in.MaxItems)
+	name := func(p metadata.ManagedPolicy) string { return p.Name }
+	found, paged, err := pageOf(&in.PageRequest, name, func(after string, limit int) ([]metadata.ManagedPolicy, error) {
+		return r.Store.AttachedPolicies(ctx, r.Caller.Account, kind, r.Target.Name, kmsapi.Or(in.PathPrefix, ""), after, limit)
+	})
 	if err != nil {
 		return nil, err
 	}
-	found, err := r.Store.AttachedPolicies(ctx, r.Caller.Account, kind, r.Target.Name, kmsapi.Or(in.PathPrefix, ""), p.after, p.limit+1)
-	if err != nil {
-		return nil, err
-	}
-	found, paged := cut(found, p, func(p metadata.ManagedPolicy) string { return p.Name })
 	out := &AttachedPoliciesResponse{Paged: paged}
 	for i := range found {
 		out.AttachedPolicies = append(out.AttachedPolicies, AttachedPolicy{PolicyName: found[i].Name, PolicyArn: found[i].ARN()})

@@ -49,26 +49,24 @@ var entityKinds = map[string]metadata.PrincipalKind{"": "", "User": metadata.Use
 // ListEntitiesForPolicy lists the groups, roles and users that a managed policy is
 // attached to, or whose permissions boundary it is.
 func ListEntitiesForPolicy(ctx context.Context, r *Request, in *ListEntitiesForPolicyRequest) (*ListEntitiesForPolicyResponse, error) {
-	p, err := pageOf(in.Marker, in.MaxItems)
-	if err != nil {
-		return nil, err
-	}
 	e, err := r.View.ManagedPolicy(ctx, r.Target.Account, r.Target.Name)
 	if err != nil {
 		return nil, missingPolicy(err, *in.PolicyArn)
 	}
-	out := new(ListEntitiesForPolicyResponse)
 	kind, ok := entityKinds[kmsapi.Or(in.EntityFilter, "")]
-	if !ok {
-		return out, nil
-	}
-	found, err := r.Store.PolicyEntities(ctx, &e.ManagedPolicy, metadata.EntityFilter{
-		Kind: kind, PathPrefix: kmsapi.Or(in.PathPrefix, ""), Use: metadata.PolicyUse(kmsapi.Or(in.PolicyUsageFilter, "")),
-	}, p.after, p.limit+1)
+	place := func(e metadata.PolicyEntity) string { return e.Place() }
+	found, paged, err := pageOf(&in.PageRequest, place, func(after string, limit int) ([]metadata.PolicyEntity, error) {
+		if !ok {
+			return nil, nil
+		}
+		return r.Store.PolicyEntities(ctx, &e.ManagedPolicy, metadata.EntityFilter{
+			Kind: kind, PathPrefix: kmsapi.Or(in.PathPrefix, ""), Use: metadata.PolicyUse(kmsapi.Or(in.PolicyUsageFilter, "")),
+		}, after, limit)
+	})
 	if err != nil {
 		return nil, err
 	}
-	found, out.Paged = cut(found, p, func(e metadata.PolicyEntity) string { return e.Place() })
+	out := &ListEntitiesForPolicyResponse{Paged: paged}
 	for _, e := range found {
 		out.add(e)
 	}

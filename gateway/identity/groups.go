@@ -72,10 +72,6 @@ type GetGroupResponse struct {
 
 // GetGroup returns a group and its users in the order of their names.
 func GetGroup(ctx context.Context, r *Request, in *GroupPageRequest) (*GetGroupResponse, error) {
-	p, err := pageOf(in.Marker, in.MaxItems)
-	if err != nil {
-		return nil, err
-	}
 	e, err := r.View.Principal(ctx, r.Caller.Account, metadata.Group, *in.GroupName)
 	if errors.Is(err, metadata.ErrNotFound) {
 		return nil, NoSuchGroup(*in.GroupName)
@@ -83,8 +79,9 @@ func GetGroup(ctx context.Context, r *Request, in *GroupPageRequest) (*GetGroupR
 	if err != nil {
 		return nil, err
 	}
-	found, err := r.Store.ListMembers(ctx, r.Caller.Account, *in.GroupName, p.after, p.limit+1)
-	found, paged := cutPrincipals(found, p)
+	found, paged, err := pageOf(&in.PageRequest, principalName, func(after string, limit int) ([]metadata.Principal, error) {
+		return r.Store.ListMembers(ctx, r.Caller.Account, *in.GroupName, after, limit)
+	})
 	return &GetGroupResponse{groupOf(&e.Principal), usersOf(found), paged}, err
 }
 
@@ -103,12 +100,9 @@ func ListGroups(ctx context.Context, r *Request, in *ListRequest) (*ListGroupsRe
 // ListGroupsForUser returns the groups that a user is in, in the order of their
 // names.
 func ListGroupsForUser(ctx context.Context, r *Request, in *UserPageRequest) (*ListGroupsResponse, error) {
-	p, err := pageOf(in.Marker, in.MaxItems)
-	if err != nil {
-		return nil, err
-	}
-	found, err := r.Store.ListGroupsOf(ctx, r.Caller.Account, *in.UserName, p.after, p.limit+1)
-	found, paged := cutPrincipals(found, p)
+	found, paged, err := pageOf(&in.PageRequest, principalName, func(after string, limit int) ([]metadata.Principal, error) {
+		return r.Store.ListGroupsOf(ctx, r.Caller.Account, *in.UserName, after, limit)
+	})
 	return &ListGroupsResponse{groupsOf(found), paged}, err
 }
 

@@ -53,12 +53,10 @@ type PolicyNamesResponse struct {
 }
 
 func listPolicies(ctx context.Context, r *Request, kind metadata.PrincipalKind, name string, in *PageRequest) (*PolicyNamesResponse, error) {
-	p, err := pageOf(in.Marker, in.MaxItems)
-	if err != nil {
-		return nil, err
-	}
-	out := new(PolicyNamesResponse)
-	out.PolicyNames, err = r.Store.ListPrincipalPolicies(ctx, r.Caller.Account, kind, name, p.after, p.limit+1)
-	out.PolicyNames, out.Paged = cut(out.PolicyNames, p, func(name string) string { return name })
-	return out, err
+	names, paged, err := pageOf(in, itself, func(after string, limit int) ([]string, error) {
+		return r.Store.ListPrincipalPolicies(ctx, r.Caller.Account, kind, name, after, limit)
+	})
+	return &PolicyNamesResponse{names, paged}, err
 }
+
+func itself(name string) string { return name }

@@ -146,7 +146,7 @@ type ListPolicyVersionsResponse struct {
 
 // ListPolicyVersions lists the versions of a managed policy.
 func ListPolicyVersions(ctx context.Context, r *Request, in *ListPolicyVersionsRequest) (*ListPolicyVersionsResponse, error) {
-	if _, err := pageOf(in.Marker, in.MaxItems); err != nil {
+	if _, _, err := in.start(); err != nil {
 		return nil, err
 	}
 	e, err := r.View.ManagedPolicy(ctx, r.Target.Account, r.Target.Name)
@@ -176,17 +176,18 @@ type ListPoliciesResponse struct {
 // ListPolicies lists the managed policies of the caller's account by name. There
 // are none of AWS's.
 func ListPolicies(ctx context.Context, r *Request, in *ListPoliciesRequest) (*ListPoliciesResponse, error) {
-	p, err := pageOf(in.Marker, in.MaxItems)
-	if err != nil || kmsapi.Or(in.Scope, "All") == "AWS" {
-		return new(ListPoliciesResponse), err
-	}
-	found, err := r.Store.ListManagedPolicies(ctx, r.Caller.Account, metadata.PolicyFilter{
-		PathPrefix: kmsapi.Or(in.PathPrefix, ""), Use: metadata.PolicyUse(kmsapi.Or(in.PolicyUsageFilter, "")), Used: in.OnlyAttached,
-	}, p.after, p.limit+1)
+	name := func(p metadata.CountedPolicy) string { return p.Name }
+	found, paged, err := pageOf(&in.PageRequest, name, func(after string, limit int) ([]metadata.CountedPolicy, error) {
+		if kmsapi.Or(in.Scope, "All") == "AWS" {
+			return nil, nil
+		}
+		return r.Store.ListManagedPolicies(ctx, r.Caller.Account, metadata.PolicyFilter{
+			PathPrefix: kmsapi.Or(in.PathPrefix, ""), Use: metadata.PolicyUse(kmsapi.Or(in.PolicyUsageFilter, "")), Used: in.OnlyAttached,
+		}, after, limit)
+	})
 	if err != nil {
 		return nil, err
 	}
-	found, paged := cut(found, p, func(p metadata.CountedPolicy) string { return p.Name })
 	out := &ListPoliciesResponse{Paged: paged}
 	for i := range found {
 		shown := managedPolicyOf(&found[i])

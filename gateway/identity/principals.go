@@ -70,31 +70,21 @@ func untag(ctx context.Context, tx *metadata.Tx, r *Request, kind metadata.Princ
 
 // listTags is a page of a principal's tags.
 func listTags(ctx context.Context, r *Request, kind metadata.PrincipalKind, name string, in *PageRequest) (*TagsResponse, error) {
-	p, err := pageOf(in.Marker, in.MaxItems)
-	if err != nil {
-		return nil, err
-	}
-	tags, err := r.Store.ListPrincipalTags(ctx, r.Caller.Account, kind, name, p.after, p.limit+1)
-	if err != nil {
-		return nil, err
-	}
-	return tagsPage(tags, p), nil
+	key := func(t metadata.Tag) string { return t.Key }
+	tags, paged, err := pageOf(in, key, func(after string, limit int) ([]metadata.Tag, error) {
+		return r.Store.ListPrincipalTags(ctx, r.Caller.Account, kind, name, after, limit)
+	})
+	return &TagsResponse{tagsOut(tags), paged}, err
 }
 
 // listPrincipals is a page of the caller's account's principals of a kind.
 func listPrincipals(ctx context.Context, r *Request, kind metadata.PrincipalKind, in *ListRequest) ([]metadata.Principal, Paged, error) {
-	p, err := pageOf(in.Marker, in.MaxItems)
-	if err != nil {
-		return nil, Paged{}, err
-	}
-	found, err := r.Store.ListPrincipals(ctx, r.Caller.Account, kind, kmsapi.Or(in.PathPrefix, "/"), p.after, p.limit+1)
-	found, paged := cutPrincipals(found, p)
-	return found, paged, err
+	return pageOf(&in.PageRequest, principalName, func(after string, limit int) ([]metadata.Principal, error) {
+		return r.Store.ListPrincipals(ctx, r.Caller.Account, kind, kmsapi.Or(in.PathPrefix, "/"), after, limit)
+	})
 }
 
-func cutPrincipals(found []metadata.Principal, p page) ([]metadata.Principal, Paged) {
-	return cut(found, p, func(p metadata.Principal) string { return p.Name })
-}
+func principalName(p metadata.Principal) string { return p.Name }
 
 // ListRequest asks for the principals of a kind (IAM API Reference, ListUsers,
 // ListGroups, ListRoles).

@@ -41,32 +41,26 @@ type Target struct {
 	ARN     string
 }
 
-// page is where a list goes on and how far.
-type page struct {
-	after string // name of the last item that was listed; empty at the beginning
-	limit int
-}
-
 // maxItems is how many items a page has unless MaxItems says less (IAM API
 // Reference, "ListUsers").
 const maxItems = 100
 
-// pageOf reads Marker and MaxItems.
-func pageOf(marker *string, max *int32) (page, error) {
-	p := page{limit: maxItems}
-	if max != nil {
-		p.limit = int(*max)
+// start is where a page begins, after the item of a name that is empty at the
+// beginning, and how many items it has.
+func (p *PageRequest) start() (after string, limit int, err error) {
+	limit = maxItems
+	if p.MaxItems != nil {
+		limit = int(*p.MaxItems)
 	}
-	if marker == nil {
-		return p, nil
+	if p.Marker == nil {
+		return "", limit, nil
 	}
-	raw, err := base64.RawURLEncoding.DecodeString(*marker)
+	raw, err := base64.RawURLEncoding.DecodeString(*p.Marker)
 	after, ok := strings.CutPrefix(string(raw), markerVersion)
 	if err != nil || !ok || !utf8.ValidString(after) || strings.ContainsRune(after, 0) {
-		return page{}, &kmsapi.Error{Code: awsquery.ValidationError, Message: "Invalid Marker."}
+		return "", 0, &kmsapi.Error{Code: awsquery.ValidationError, Message: "Invalid Marker."}
 	}
-	p.after = after
-	return p, nil
+	return after, limit, nil
 }
 
 // markerVersion begins every marker, so that they may change.
@@ -78,14 +72,19 @@ type Paged struct {
 	Marker      string `xml:",omitempty"`
 }
 
-// cut shortens a list that was read with one item more than the page holds.
-func cut[T any](items []T, p page, name func(T) string) ([]T, Paged) {
-	if len(items) <= p.limit {
-		return items, Paged{}
+// pageOf is a page of a list: of the items that read returns, at most limit after the
+// one of a name. Their names are in order.
+func pageOf[T any](p *PageRequest, name func(T) string, read func(after string, limit int) ([]T, error)) ([]T, Paged, error) {
+	after, limit, err := p.start()
+	if err != nil {
+		return nil, Paged{}, err
 	}
-	items = items[:p.limit]
-	last := name(items[len(items)-1])
-	return items, Paged{IsTruncated: true, Marker: base64.RawURLEncoding.EncodeToString([]byte(markerVersion + last))}
+	items, err := read(after, limit+1) // one more tells that the list goes on
+	if err != nil || len(items) <= limit {
+		return items, Paged{}, err
+	}
+	marker := markerVersion + name(items[limit-1])
+	return items[:limit], Paged{IsTruncated: true, Marker: base64.RawURLEncoding.EncodeToString([]byte(marker))}, nil
 }
 
 // idLetters are those of unique ids and access key ids.

@@ -15,25 +15,26 @@ func TestPagesGoOnWhereTheLastOneEnded(t *testing.T) {
 	all := []string{"a", "b", "c", "d", "e"}
 	size := int32(2)
 	var got []string
-	var marker *string
+	in := &PageRequest{MaxItems: &size}
 	for range all {
-		p, err := pageOf(marker, &size)
+		items, paged, err := pageOf(in, itself, func(after string, limit int) ([]string, error) {
+			rest := all[slices.IndexFunc(all, func(s string) bool { return s > after }):]
+			return rest[:min(len(rest), limit)], nil
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		rest := all[slices.IndexFunc(all, func(s string) bool { return s > p.after }):]
-		items, paged := cut(rest[:min(len(rest), p.limit+1)], p, func(s string) string { return s })
 		got = append(got, items...)
 		if !paged.IsTruncated {
 			break
 		}
-		marker = &paged.Marker
+		in.Marker = &paged.Marker
 	}
 	if !slices.Equal(got, all) {
 		t.Errorf("pages have %v, want %v", got, all)
 	}
-	if p, err := pageOf(nil, nil); err != nil || p != (page{limit: 100}) {
-		t.Errorf("pageOf without anything = %+v, %v, want 100 items from the start", p, err)
+	if after, limit, err := new(PageRequest).start(); err != nil || after != "" || limit != 100 {
+		t.Errorf("start without anything = %q, %d, %v, want 100 items from the start", after, limit, err)
 	}
 }
 
@@ -41,13 +42,17 @@ func TestPagesGoOnWhereTheLastOneEnded(t *testing.T) {
 func TestLongestMarkersAreTaken(t *testing.T) {
 	t.Parallel()
 	longest := strings.Repeat("\U00010348", 128)
-	_, paged := cut([]string{longest, "z"}, page{limit: 1}, func(s string) string { return s })
+	size := int32(1)
+	_, paged, err := pageOf(&PageRequest{MaxItems: &size}, itself, func(string, int) ([]string, error) { return []string{longest, "z"}, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
 	in := &PageRequest{Marker: &paged.Marker}
 	if err := kmsapi.Validate(in); err != nil {
 		t.Errorf("a marker of %d characters that a page ended with: %v", len(paged.Marker), err)
 	}
-	if p, err := pageOf(in.Marker, nil); err != nil || p.after != longest {
-		t.Errorf("pageOf = %+v, %v, want to go on after the longest key", p, err)
+	if after, _, err := in.start(); err != nil || after != longest {
+		t.Errorf("start = %q, %v, want to go on after the longest key", after, err)
 	}
 }
 
@@ -57,8 +62,8 @@ func TestMarkersThatNobodyGaveAreRefused(t *testing.T) {
 		"", "a", "*", "MQ", base64.RawURLEncoding.EncodeToString([]byte("2\x00a")),
 		base64.RawURLEncoding.EncodeToString([]byte("1\x00a\x00b")), base64.RawURLEncoding.EncodeToString([]byte("1\x00\xff")),
 	} {
-		if p, err := pageOf(&marker, nil); err == nil {
-			t.Errorf("pageOf(%q) = %+v, want an error", marker, p)
+		if after, _, err := (&PageRequest{Marker: &marker}).start(); err == nil {
+			t.Errorf("start(%q) = %q, want an error", marker, after)
 		}
 	}
 }

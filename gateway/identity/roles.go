@@ -195,7 +195,7 @@ type InstanceProfilesResponse struct {
 
 // ListInstanceProfilesForRole lists nothing.
 func ListInstanceProfilesForRole(_ context.Context, _ *Request, in *RolePageRequest) (*InstanceProfilesResponse, error) {
-	_, err := pageOf(in.Marker, in.MaxItems)
+	_, _, err := in.start()
 	return new(InstanceProfilesResponse), err
 }
 

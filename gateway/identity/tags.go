@@ -43,13 +43,6 @@ type TagsResponse struct {
 	Paged
 }
 
-func tagsPage(tags []metadata.Tag, p page) *TagsResponse {
-	out := new(TagsResponse)
-	tags, out.Paged = cut(tags, p, func(t metadata.Tag) string { return t.Key })
-	out.Tags = tagsOut(tags)
-	return out
-}
-
 // PageRequest is what every request for a list has (IAM API Reference,
 // "ListUsers").
 type PageRequest struct {
