@@ -65,18 +65,10 @@ func kindOf(a rawAlgorithm) benchKind {
 
 // createKey makes a key for an algorithm and returns its id.
 func (e *benchEnvironment) createKey(ctx context.Context, a rawAlgorithm) (string, error) {
-	in := struct {
+	return e.keyOf(ctx, struct {
 		KeySpec  keyspec.Spec
 		KeyUsage keyspec.Usage
-	}{a.Spec, a.Usage}
-	var made struct {
-		KeyMetadata struct {
-			KeyID string `json:"KeyId"`
-		}
-	}
-	err := e.api(ctx, "CreateKey", in, &made)
-	e.others = append(e.others, made.KeyMetadata.KeyID)
-	return made.KeyMetadata.KeyID, err
+	}{a.Spec, a.Usage})
 }
 
 // usageCalls make the request of a usage that needs the secret or private key.
