@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"cmp"
+	"context"
 	"errors"
 
 	"kmsgate/gateway/arn"
@@ -49,9 +50,9 @@ func (c *call) findIAM(t *target, in any, named string) (resource, error) {
 	case t.kind == onTrust:
 		return c.findTrust(t, named)
 	case t.kind == onPolicy:
-		return c.findPolicy(t, named)
+		return findByARN(c, t, named, "policy", c.view.ManagedPolicy, identity.NoSuchPolicy)
 	case t.kind == onProvider:
-		return c.findProvider(t, named)
+		return findByARN(c, t, named, "oidc-provider", c.view.Provider, identity.NoSuchProvider)
 	case t.kind == onHolder:
 		return c.findHolder(t, named)
 	default:
@@ -148,38 +149,23 @@ func (c *call) findHolder(t *target, accessKeyID string) (resource, error) {
 	return r, err
 }
 
-// findProvider finds an OIDC provider by its ARN.
-func (c *call) findProvider(t *target, named string) (resource, error) {
+// findByARN finds what is named by an ARN of the caller's account, which must be the
+// one that the thing of that name has.
+func findByARN[T interface{ ARN() string }](
+	c *call, t *target, named, kind string,
+	find func(ctx context.Context, account, name string) (T, error), missing func(arn string) *kmsapi.Error,
+) (resource, error) {
 	r := resource{target: t, account: c.caller.Account, arn: named}
 	a, ok := arn.ParseIAM(named)
-	if !ok || a.Kind != "oidc-provider" || a.Account != c.caller.Account {
-		r.missing = identity.NoSuchProvider(named)
+	if !ok || a.Kind != kind || a.Account != c.caller.Account {
+		r.missing = missing(named)
 		return r, nil
 	}
 	r.name = a.Name
-	_, err := c.view.Provider(c.ctx, a.Account, a.Name)
-	switch {
-	case errors.Is(err, metadata.ErrNotFound):
-		r.missing = identity.NoSuchProvider(named)
-	case err != nil:
-		return resource{}, err
-	}
-	return r, nil
-}
-
-// findPolicy finds a managed policy by its ARN.
-func (c *call) findPolicy(t *target, named string) (resource, error) {
-	r := resource{target: t, account: c.caller.Account, arn: named}
-	a, ok := arn.ParseIAM(named)
-	if !ok || a.Kind != "policy" || a.Account != c.caller.Account {
-		r.missing = identity.NoSuchPolicy(named)
-		return r, nil
-	}
-	r.name = a.Name
-	found, err := c.view.ManagedPolicy(c.ctx, a.Account, a.Name)
+	found, err := find(c.ctx, a.Account, a.Name)
 	switch {
 	case errors.Is(err, metadata.ErrNotFound), err == nil && found.ARN() != named:
-		r.missing = identity.NoSuchPolicy(named)
+		r.missing = missing(named)
 	case err != nil:
 		return resource{}, err
 	}
