@@ -3,6 +3,7 @@ package metadata
 import (
 	"context"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/google/uuid"
@@ -20,6 +21,26 @@ type Claim struct {
 
 // KeyName names a key.
 type KeyName struct{ Region, Account, ID string }
+
+// args are the arguments of a query about one key.
+func (k KeyName) args() pgx.StrictNamedArgs {
+	return pgx.StrictNamedArgs{"region": k.Region, "account": k.Account, "id": k.ID}
+}
+
+// moving are those and the transition's.
+func (k KeyName) moving(t Transition) pgx.StrictNamedArgs { return with(k.args(), t.args()) }
+
+// args are the transition's in a statement.
+func (t Transition) args() pgx.StrictNamedArgs {
+	return pgx.StrictNamedArgs{"from": t.From.names(), "to": string(t.To)}
+}
+
+// with is args and more.
+func with(args, more pgx.StrictNamedArgs) pgx.StrictNamedArgs {
+	all := maps.Clone(args)
+	maps.Copy(all, more)
+	return all
+}
 
 // Due is a kind of work on keys that is found by query.
 type Due string

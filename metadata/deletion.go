@@ -19,8 +19,7 @@ WHERE region = @region AND account = @account AND id = @id AND state = ANY (@fro
 // (7 to 30); *StateError in a state that [SchedulingDeletion] does not begin with,
 // ErrNotFound if the account has no such key in the region.
 func (tx *Tx) ScheduleDeletion(ctx context.Context, k KeyName, at time.Time, window int32) error {
-	args := k.moving(SchedulingDeletion)
-	args["at"], args["window"] = at, window
+	args := with(k.moving(SchedulingDeletion), pgx.StrictNamedArgs{"at": at, "window": window})
 	return tx.updateKey(ctx, "schedule deletion", k.Region, k.Account, k.ID, scheduleDeletion, args)
 }
 
@@ -57,8 +56,7 @@ RETURNING name`
 // keeps the id from being used again. ErrClaim if the claim does not stand any more,
 // or if the deletion was cancelled: the key is not touched then.
 func (tx *Tx) BeginDeletion(ctx context.Context, k KeyName, c Claim) error {
-	args := k.moving(Deleting)
-	args["holder"], args["now"] = c.Holder, c.Now
+	args := with(k.moving(Deleting), pgx.StrictNamedArgs{"holder": c.Holder, "now": c.Now})
 	var service string
 	err := tx.tx.QueryRow(ctx, beginDeletion, args).Scan(&service)
 	switch {
@@ -121,23 +119,15 @@ WHERE account = @account AND region = @region AND key_id = @id AND residency <> 
 // and which must be all that there are. Public keys stay, for the audit. ErrClaim if
 // the claim does not stand any more.
 func (tx *Tx) FinishDeletion(ctx context.Context, k KeyName, c Claim, destroyed []hsm.MaterialID) error {
-	args := k.args()
-	args["holder"], args["now"] = c.Holder, c.Now
-	tag, err := tx.tx.Exec(ctx, finishDeletion, args)
-	if err != nil {
+	if err := tx.exactlyOne(ctx, finishDeletion, k.args(), pgx.StrictNamedArgs{"holder": c.Holder, "now": c.Now}); err != nil {
 		return wrap(err, "finish deletion of key %s", k.ID)
-	}
-	if tag.RowsAffected() == 0 {
-		return fmt.Errorf("finish deletion of key %s: %w", k.ID, ErrClaim)
 	}
 	tx.touch(k.Account, target{kindKey, k.Region, k.ID})
 	ids := make([][]byte, 0, len(destroyed))
 	for _, id := range destroyed {
 		ids = append(ids, id[:])
 	}
-	args = k.args()
-	args["materials"] = ids
-	if _, err := tx.tx.Exec(ctx, eraseMaterials, args); err != nil {
+	if _, err := tx.tx.Exec(ctx, eraseMaterials, with(k.args(), pgx.StrictNamedArgs{"materials": ids})); err != nil {
 		return wrap(err, "erase materials of key %s", k.ID)
 	}
 	var left int
@@ -148,16 +138,4 @@ func (tx *Tx) FinishDeletion(ctx context.Context, k KeyName, c Claim, destroyed 
 		return fmt.Errorf("finish deletion of key %s: %d materials are not destroyed", k.ID, left)
 	}
 	return nil
-}
-
-// args are the arguments of a query about one key.
-func (k KeyName) args() pgx.StrictNamedArgs {
-	return pgx.StrictNamedArgs{"region": k.Region, "account": k.Account, "id": k.ID}
-}
-
-// moving are those and the transition's.
-func (k KeyName) moving(t Transition) pgx.StrictNamedArgs {
-	args := k.args()
-	args["from"], args["to"] = t.From.names(), string(t.To)
-	return args
 }

@@ -119,11 +119,7 @@ func (tx *Tx) ImportMaterial(ctx context.Context, m Material, parameters uuid.UU
 		return err
 	}
 	args := pgx.StrictNamedArgs{"account": k.Account, "region": k.Region, "keyID": k.KeyID}
-	used, err := tx.tx.Exec(ctx, useImportParameters, with(args, pgx.StrictNamedArgs{"parameters": parameters, "now": now}))
-	if err == nil && used.RowsAffected() == 0 {
-		err = ErrNotFound
-	}
-	if err != nil {
+	if err := tx.execOne(ctx, useImportParameters, with(args, pgx.StrictNamedArgs{"parameters": parameters, "now": now})); err != nil {
 		return wrap(err, "import parameters of key %s", k.KeyID)
 	}
 	var other bool
@@ -136,24 +132,8 @@ func (tx *Tx) ImportMaterial(ctx context.Context, m Material, parameters uuid.UU
 	if _, err := tx.tx.Exec(ctx, putMaterial, materialArgs(Key{Account: k.Account, Region: k.Region, ID: k.KeyID}, m)); err != nil {
 		return wrap(err, "import into key %s", k.KeyID)
 	}
-	_, err = tx.tx.Exec(ctx, enableIfWhole, with(args, Importing.args()))
+	_, err := tx.tx.Exec(ctx, enableIfWhole, with(args, Importing.args()))
 	return wrap(err, "enable key %s", k.KeyID)
-}
-
-// args are the transition's in a statement.
-func (t Transition) args() pgx.StrictNamedArgs {
-	return pgx.StrictNamedArgs{"from": t.From.names(), "to": string(t.To)}
-}
-
-// with is args and more.
-func with(args, more pgx.StrictNamedArgs) pgx.StrictNamedArgs {
-	all := pgx.StrictNamedArgs{}
-	for _, m := range []pgx.StrictNamedArgs{args, more} {
-		for name, value := range m {
-			all[name] = value
-		}
-	}
-	return all
 }
 
 const dropMaterial = `

@@ -261,7 +261,7 @@ WHERE region = @region AND account = @account AND id = @id AND state = ANY (@fro
 // *StateError if it is in none of t.From, ErrNotFound if the account has no such key
 // in the region.
 func (tx *Tx) SetKeyState(ctx context.Context, region, account, id string, t Transition) error {
-	args := pgx.StrictNamedArgs{"region": region, "account": account, "id": id, "from": t.From.names(), "to": string(t.To)}
+	args := KeyName{region, account, id}.moving(t)
 	return tx.updateKey(ctx, "set state", region, account, id, setKeyState, args)
 }
 

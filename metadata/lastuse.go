@@ -24,14 +24,8 @@ WHERE region = @region AND key_id = @keyID`
 // LastUse returns the last use of a key as far as the audit log has been counted:
 // seconds behind, of an instance that died until another has taken up its log. The
 // caller has seen whose key it is. ErrNotFound if it was not used.
-func (s *Store) LastUse(ctx context.Context, region, keyID string) (KeyUse, error) {
-	rows, err := s.pool.Query(ctx, selectLastUse, pgx.StrictNamedArgs{"region": region, "keyID": keyID})
-	if err != nil {
-		return KeyUse{}, wrap(err, "last use of key %s", keyID)
-	}
-	u, err := pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (u KeyUse, err error) {
-		err = row.Scan(&u.Operation, &u.At, &u.EventID, &u.RequestID)
-		return u, err
-	})
+func (s *Store) LastUse(ctx context.Context, region, keyID string) (u KeyUse, err error) {
+	err = s.pool.QueryRow(ctx, selectLastUse, pgx.StrictNamedArgs{"region": region, "keyID": keyID}).
+		Scan(&u.Operation, &u.At, &u.EventID, &u.RequestID)
 	return u, wrap(err, "last use of key %s", keyID)
 }

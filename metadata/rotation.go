@@ -3,7 +3,6 @@ package metadata
 import (
 	"context"
 	"fmt"
-	"maps"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -180,7 +179,7 @@ func (tx *Tx) RotateKey(ctx context.Context, c Claim, d *DueRotation, made *Mate
 	if d.Type == OnDemandRotation {
 		onDemand = 1
 	}
-	id := pgx.StrictNamedArgs{"region": d.Region, "account": d.Account, "id": d.ID}
+	id := KeyName{d.Region, d.Account, d.ID}.args()
 	err := tx.exactlyOne(ctx, finishRotation, id, pgx.StrictNamedArgs{
 		"holder": c.Holder, "now": c.Now, "next": next, "onDemand": onDemand,
 		"period": orNull(d.Rotation.PeriodDays), "nextSeen": d.Rotation.NextAt, "requestedSeen": d.Rotation.RequestedAt,
@@ -206,9 +205,7 @@ func (tx *Tx) RotateKey(ctx context.Context, c Claim, d *DueRotation, made *Mate
 
 // exactlyOne runs a statement that must change one row; ErrClaim if it does not.
 func (tx *Tx) exactlyOne(ctx context.Context, sql string, id, more pgx.StrictNamedArgs) error {
-	args := maps.Clone(id)
-	maps.Copy(args, more)
-	tag, err := tx.tx.Exec(ctx, sql, args)
+	tag, err := tx.tx.Exec(ctx, sql, with(id, more))
 	if err == nil && tag.RowsAffected() != 1 {
 		err = ErrClaim
 	}
