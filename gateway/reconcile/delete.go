@@ -21,34 +21,15 @@ func (r *Reconciler) Delete(ctx context.Context, now time.Time) (done int, err e
 	if err != nil {
 		return 0, err
 	}
-	var failed []error
-	for _, k := range due {
-		if err := r.beginDeletion(ctx, k, claim); err != nil {
-			failed = append(failed, unlessClaimed(err))
-		} else if err := r.finishDeletion(ctx, k, claim); err != nil {
-			failed = append(failed, unlessClaimed(err))
-		} else {
-			done++
+	whole, wholeErr := each(due, metadata.ErrClaim, func(k *metadata.KeyName) error {
+		if err := r.beginDeletion(ctx, *k, claim); err != nil {
+			return err
 		}
-	}
+		return r.finishDeletion(ctx, *k, claim)
+	})
 	begun, err := r.Store.ClaimKeys(ctx, metadata.UnfinishedDeletion, claim, r.stores(), atOnce)
-	failed = append(failed, err)
-	for _, k := range begun {
-		if err := r.finishDeletion(ctx, k, claim); err != nil {
-			failed = append(failed, unlessClaimed(err))
-		} else {
-			done++
-		}
-	}
-	return done, errors.Join(failed...)
-}
-
-// unlessClaimed is err, unless it says that the work is not this process's any more.
-func unlessClaimed(err error) error {
-	if errors.Is(err, metadata.ErrClaim) {
-		return nil
-	}
-	return err
+	rest, restErr := each(begun, metadata.ErrClaim, func(k *metadata.KeyName) error { return r.finishDeletion(ctx, *k, claim) })
+	return whole + rest, errors.Join(wholeErr, err, restErr)
 }
 
 // Names of the service events of a deletion. AWS has only the last.

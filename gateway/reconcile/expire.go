@@ -2,7 +2,6 @@ package reconcile
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -21,17 +20,13 @@ func (r *Reconciler) ExpireMaterial(ctx context.Context, now time.Time) (done in
 	if err != nil {
 		return 0, err
 	}
-	var failed []error
-	for i := range due {
-		switch err := r.expire(ctx, &due[i], now); {
-		case errors.Is(err, metadata.ErrNotFound): // another instance was first, or it was imported again
-		case err != nil:
-			failed = append(failed, fmt.Errorf("expire material %s of key %s: %w", due[i].ID, due[i].KeyID, err))
-		default:
-			done++
+	// What is not found another instance has expired first, or it was imported again.
+	return each(due, metadata.ErrNotFound, func(m *metadata.ExpiredMaterial) error {
+		if err := r.expire(ctx, m, now); err != nil {
+			return fmt.Errorf("expire material %s of key %s: %w", m.ID, m.KeyID, err)
 		}
-	}
-	return done, errors.Join(failed...)
+		return nil
+	})
 }
 
 // expire erases one material. Before, the token forgets what it has unwrapped of it,

@@ -66,15 +66,12 @@ func (r *Reconciler) rotateAll(ctx context.Context, now time.Time, claim claimer
 	if err != nil {
 		return 0, err
 	}
-	var failed []error
-	for i := range due {
-		if err := r.rotate(ctx, c, &due[i]); err != nil {
-			failed = append(failed, unlessClaimed(fmt.Errorf("rotate key %s: %w", due[i].ARN(), err)))
-		} else {
-			done++
+	return each(due, metadata.ErrClaim, func(d *metadata.DueRotation) error {
+		if err := r.rotate(ctx, c, d); err != nil {
+			return fmt.Errorf("rotate key %s: %w", d.ARN(), err)
 		}
-	}
-	return done, errors.Join(failed...)
+		return nil
+	})
 }
 
 // rotate has the token make a material for a claimed key, if it needs one, and makes

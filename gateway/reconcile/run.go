@@ -46,6 +46,22 @@ func (r *Reconciler) claim(now time.Time) metadata.Claim {
 	return metadata.Claim{Holder: r.Holder, Now: now, Until: now.Add(claimFor)}
 }
 
+// each does something about all that is due, and returns for how much. An error that
+// is lost says that there is nothing to be done any more; the others are joined, and
+// keep nothing else from being done.
+func each[T any](due []T, lost error, do func(*T) error) (done int, err error) {
+	var failed []error
+	for i := range due {
+		switch err := do(&due[i]); {
+		case err == nil:
+			done++
+		case !errors.Is(err, lost):
+			failed = append(failed, err)
+		}
+	}
+	return done, errors.Join(failed...)
+}
+
 // stores are the key stores whose tokens are here.
 func (r *Reconciler) stores() []string {
 	stores := make([]string, 0, len(r.Tokens))
