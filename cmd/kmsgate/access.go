@@ -30,8 +30,10 @@ func runAccess(ctx context.Context, p *program, args []string) error {
 	if err != nil {
 		return err
 	}
-	if *account != "" && !arn.IsAccount(*account) {
-		return usagef("-account is %q: an account has 12 digits", *account)
+	if *account != "" {
+		if err := checkAccount(*account); err != nil {
+			return err
+		}
 	}
 	return p.withDatabase(ctx, *path, func(i *installation) error {
 		found, err := i.access(ctx, "access", gateway.AccessQuery{Key: key, Account: *account, Region: *region})

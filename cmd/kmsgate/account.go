@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
+	"flag"
 	"fmt"
 	"time"
 
@@ -22,16 +22,12 @@ func runAccount(ctx context.Context, p *program, args []string) error {
 
 func runAccountCreate(ctx context.Context, p *program, args []string) error {
 	set := p.flags("account create -config FILE -account ACCOUNT", "Creates an account; the audit log has it.")
-	path := set.String("config", "", "configuration `file` (required)")
-	account := set.String("account", "", "12 `digits` (required)")
-	if err := p.parse(set, args); err != nil {
+	path, account, err := p.parseAccount(set, args)
+	if err != nil {
 		return err
 	}
-	if err := checkAccount(*account); err != nil {
-		return err
-	}
-	return p.withInstallation(ctx, *path, func(i *installation) error {
-		key, secret, err := i.createAccount(ctx, "account create", *account)
+	return p.withInstallation(ctx, path, func(i *installation) error {
+		key, secret, err := i.createAccount(ctx, "account create", account)
 		defer clear(secret)
 		if err != nil {
 			return err
@@ -43,16 +39,12 @@ func runAccountCreate(ctx context.Context, p *program, args []string) error {
 
 func runAccountRootKey(ctx context.Context, p *program, args []string) error {
 	set := p.flags("account root-key -config FILE -account ACCOUNT", "Makes another access key for the root of an account; the audit log has it.\nKeys that exist stay valid.")
-	path := set.String("config", "", "configuration `file` (required)")
-	account := set.String("account", "", "12 `digits` (required)")
-	if err := p.parse(set, args); err != nil {
+	path, account, err := p.parseAccount(set, args)
+	if err != nil {
 		return err
 	}
-	if err := checkAccount(*account); err != nil {
-		return err
-	}
-	return p.withInstallation(ctx, *path, func(i *installation) error {
-		key, secret, err := i.createRootKey(ctx, "account root-key", *account)
+	return p.withInstallation(ctx, path, func(i *installation) error {
+		key, secret, err := i.createRootKey(ctx, "account root-key", account)
 		defer clear(secret)
 		if err != nil {
 			return err
@@ -60,6 +52,16 @@ func runAccountRootKey(ctx context.Context, p *program, args []string) error {
 		p.showSecret(key, secret)
 		return nil
 	})
+}
+
+// parseAccount reads the flags of a command that is about one account and has no others.
+func (p *program) parseAccount(set *flag.FlagSet, args []string) (path, account string, err error) {
+	set.StringVar(&path, "config", "", "configuration `file` (required)")
+	set.StringVar(&account, "account", "", "12 `digits` (required)")
+	if err := p.parse(set, args); err != nil {
+		return "", "", err
+	}
+	return path, account, checkAccount(account)
 }
 
 // checkAccount refuses what is no account id, before anything is opened.
@@ -96,13 +98,5 @@ func runAccountList(ctx context.Context, p *program, args []string) error {
 
 // withDatabase opens the database alone, for commands that need no token.
 func (p *program) withDatabase(ctx context.Context, path string, do func(*installation) error) error {
-	c, logger, err := p.configuration(path)
-	if err != nil {
-		return err
-	}
-	i, err := openDatabase(ctx, c, logger, nil)
-	if err != nil {
-		return err
-	}
-	return errors.Join(do(i), i.close(ctx))
+	return p.with(ctx, path, openDatabase, do)
 }

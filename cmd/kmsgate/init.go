@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"kmsgate/metadata"
 )
@@ -47,11 +50,18 @@ func runInit(ctx context.Context, p *program, args []string) error {
 
 // withInstallation opens what the configuration names for a one-shot command.
 func (p *program) withInstallation(ctx context.Context, path string, do func(*installation) error) error {
+	return p.with(ctx, path, openInstallation, do)
+}
+
+// opener opens what a configuration names, or a part of it.
+type opener func(context.Context, *config, *slog.Logger, prometheus.Registerer) (*installation, error)
+
+func (p *program) with(ctx context.Context, path string, open opener, do func(*installation) error) error {
 	c, logger, err := p.configuration(path)
 	if err != nil {
 		return err
 	}
-	i, err := openInstallation(ctx, c, logger, nil)
+	i, err := open(ctx, c, logger, nil)
 	if err != nil {
 		return err
 	}

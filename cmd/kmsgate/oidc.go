@@ -124,19 +124,15 @@ func printKeys(w io.Writer, keys identity.KeySet) {
 
 func runOIDCShow(ctx context.Context, p *program, args []string) error {
 	set := p.flags("oidc show -config FILE -account ACCOUNT", "Prints the OIDC providers of an account, their client ids and their uploaded keys;\nthe audit log has it. Needs no token.")
-	path := set.String("config", "", "configuration `file` (required)")
-	account := set.String("account", "", "12 `digits` (required)")
-	if err := p.parse(set, args); err != nil {
+	path, account, err := p.parseAccount(set, args)
+	if err != nil {
 		return err
 	}
-	if err := checkAccount(*account); err != nil {
-		return err
-	}
-	return p.withDatabase(ctx, *path, func(i *installation) error {
-		if err := i.record(ctx, adminEvent("oidc show", "ListOpenIDConnectProviders", *account, "", time.Now(), nil)); err != nil {
+	return p.withDatabase(ctx, path, func(i *installation) error {
+		if err := i.record(ctx, adminEvent("oidc show", "ListOpenIDConnectProviders", account, "", time.Now(), nil)); err != nil {
 			return err
 		}
-		providers, err := i.store.ListProviders(ctx, *account)
+		providers, err := i.store.ListProviders(ctx, account)
 		if err != nil {
 			return err
 		}
