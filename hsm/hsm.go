@@ -122,6 +122,17 @@ type Token interface {
 	// ErrInvalidCiphertext if it does not unwrap, ErrIncorrectMaterial if what comes
 	// out is no material of k.Spec.
 	Import(ctx context.Context, on Call, wrapping *Key, a keyspec.WrappingAlgorithm, wrapped []byte, k Key) (Key, error)
+	// Send wraps a wrapped key's material for another token: to the public key of a
+	// pair of usage Transport that the other token has just made and handed over in
+	// this process; one that comes out of a database is nobody's. Only what Receive
+	// takes comes of it. ErrUnsupported if the token cannot, or if the key is resident.
+	Send(ctx context.Context, on Call, k *Key, to *Key) ([]byte, error)
+	// Receive brings in what Send wrapped to a pair of this token's, for the key that k
+	// identifies: k has the KeyID, MaterialID, Spec, Usage, Origin, PublicKey and
+	// CheckValue of the key that was sent, and the store and region that it comes to.
+	// It returns k with its outcome. ErrWrongMaterial if what arrives is not what k's
+	// check value or public key says, ErrInvalidCiphertext if it does not open.
+	Receive(ctx context.Context, on Call, through *Key, parcel []byte, k Key) (Key, error)
 	// Encrypt encrypts with AES-256-GCM under a fresh IV from the token.
 	Encrypt(ctx context.Context, on Call, k *Key, plaintext, aad []byte) (Ciphertext, error)
 	// Decrypt opens what Encrypt made. ErrInvalidCiphertext if the tag does not

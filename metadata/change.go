@@ -10,6 +10,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"kmsgate/gateway/arn"
 )
 
 // changeAttempts is how often a transaction that lost against another is run.
@@ -184,9 +186,48 @@ WITH raised AS (
 SELECT version, pg_notify('kmsgate', json_build_object('a', @account::text, 'v', version, 't', @targets::json)::text)
 FROM raised`
 
+const selectRelatives = `
+SELECT region, id
+FROM keys
+WHERE account = @account AND id = ANY (@ids)`
+
+// touchRelatives notes that with a multi-Region key all of its related keys may be
+// cached as they were: each of them knows the others' states.
+func (tx *Tx) touchRelatives(ctx context.Context) error {
+	for account, targets := range tx.touched {
+		var ids []string
+		for _, t := range targets {
+			if t.Kind == kindKey && arn.IsMultiRegion(t.ID) {
+				ids = append(ids, t.ID)
+			}
+		}
+		if len(ids) == 0 {
+			continue
+		}
+		rows, err := tx.tx.Query(ctx, selectRelatives, pgx.StrictNamedArgs{"account": account, "ids": ids})
+		if err != nil {
+			return err
+		}
+		var region, id string
+		_, err = pgx.ForEachRow(rows, []any{&region, &id}, func() error {
+			if t := (target{kindKey, region, id}); !slices.Contains(targets, t) {
+				tx.touch(account, t)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // raise raises the versions of the accounts touched and notifies, in the order
 // of their ids, so that two changes never wait for each other.
 func (tx *Tx) raise(ctx context.Context) ([]notice, error) {
+	if err := tx.touchRelatives(ctx); err != nil {
+		return nil, fmt.Errorf("related keys: %w", err)
+	}
 	var notices []notice
 	for _, account := range slices.Sorted(maps.Keys(tx.touched)) {
 		n := notice{Account: account, Targets: tx.touched[account]}

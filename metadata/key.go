@@ -78,6 +78,15 @@ type Material struct {
 	Description  string       // of imported material, at most 256 characters
 }
 
+// Relative is one of related multi-Region keys: those of one account that have the
+// same id, one in a Region.
+type Relative struct {
+	Region string
+	Role   MultiRegionRole
+	State  State
+	Store  string
+}
+
 // KeyEntry is everything a request needs to know of a key. Entries come from the
 // cache and are shared: nobody writes to them.
 type KeyEntry struct {
@@ -85,6 +94,7 @@ type KeyEntry struct {
 	Materials      []Material // the current one first, then the newest
 	Tags           []Tag      // in the order of their keys
 	Aliases        []string   // their names, in order
+	Related        []Relative // of a multi-Region key: all of its keys, itself among them, in the order of their regions
 	PolicyDocument string     // as it was put, byte for byte
 	// PolicyBindings are the unique ids that the document's users and roles are bound
 	// to, by the ARNs in it.
@@ -139,5 +149,6 @@ func (e *KeyEntry) size() int {
 	for _, name := range e.Aliases {
 		size += 32 + len(name)
 	}
+	size += 128 * len(e.Related)
 	return size
 }

@@ -34,10 +34,11 @@ type keyRow struct {
 	OnDemandStartedAt *time.Time
 
 	AccountVersion int64
-	Policy         *string // with the first row alone, like the next three
+	Policy         *string // with the first row alone, like the next four
 	Bindings       *string // as Postgres prints them, which is the same for the same
 	Tags           []Tag
 	Aliases        []string
+	Related        []Relative
 
 	MaterialID        []byte // nil if the key has no material
 	Residency         *string
@@ -69,6 +70,9 @@ SELECT k.region, k.id, k.account, k.store, k.spec, k.usage, k.origin, k.multi_re
        CASE WHEN row_number() OVER materials_first = 1 THEN (
            SELECT array_agg(l.name ORDER BY l.name)
            FROM aliases l WHERE l.account = k.account AND l.region = k.region AND l.key_id = k.id) END AS aliases,
+       CASE WHEN k.multi_region_role IS NOT NULL AND row_number() OVER materials_first = 1 THEN (
+           SELECT json_agg(json_build_object('region', r.region, 'role', r.multi_region_role, 'state', r.state, 'store', r.store) ORDER BY r.region)
+           FROM keys r WHERE r.account = k.account AND r.id = k.id AND r.state <> 'Deleted') END AS related,
        m.id AS material_id, m.residency, m.current, m.generation, m.blob, m.public_key, m.check_value, m.binding,
        m.created_at AS material_created_at, m.pending, m.rotated_at, m.rotation_type, m.expires_at, m.description AS material_text
 FROM keys k
@@ -107,7 +111,7 @@ func readKey(ctx context.Context, s *Store, region, id string) (*KeyEntry, []key
 	if len(found) == 0 {
 		return nil, nil, ErrNotFound
 	}
-	entry := &KeyEntry{Key: found[0].key(), Tags: found[0].Tags, Aliases: found[0].Aliases}
+	entry := &KeyEntry{Key: found[0].key(), Tags: found[0].Tags, Aliases: found[0].Aliases, Related: found[0].Related}
 	for i := range found {
 		if found[i].MaterialID != nil {
 			entry.Materials = append(entry.Materials, found[i].material(&entry.Key))

@@ -112,6 +112,9 @@ func IsKeyID(s string) bool {
 	return isHex(s[:8]+s[9:13]+s[14:18]+s[19:23]+s[24:], true)
 }
 
+// IsMultiRegion tells whether a key id is that of a multi-Region key.
+func IsMultiRegion(id string) bool { return strings.HasPrefix(id, "mrk-") }
+
 func isHex(s string, upper bool) bool {
 	for _, c := range []byte(s) {
 		switch {

@@ -21,6 +21,10 @@ const (
 // is not one of AWS's: no KMS key has it.
 const ImportWrapping Usage = "IMPORT_WRAPPING"
 
+// Transport is the usage of the pairs that a token makes so that another can wrap
+// material to it. It is no usage of the API's.
+const Transport Usage = "TRANSPORT"
+
 // WrappingRow is what the table says of one wrapping algorithm.
 type WrappingRow struct {
 	Algorithm WrappingAlgorithm

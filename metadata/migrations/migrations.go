@@ -13,4 +13,4 @@ var Files embed.FS
 
 // Version is the schema that this binary is written for: the number of the
 // newest file.
-const Version = 3
+const Version = 5
