@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"fmt"
-	"time"
 
 	"kmsgate/gateway/kmsapi"
 	"kmsgate/hsm"
@@ -32,8 +31,10 @@ func (c *call) admit() error {
 				return err
 			}
 		}
-		if r.key != nil && (r.target.usage != "" || r.target.public) && !whole(r.key, c.now) {
-			return kmsapi.WrongState(r.key.ARN(), kmsapi.PendingImport)
+		if r.key != nil && (r.target.usage != "" || r.target.public) {
+			if err := c.isWhole(r.key); err != nil {
+				return err
+			}
 		}
 		if r.key != nil && (r.target.usage != "" || r.target.public || r.target.token) && c.token(r.key) == nil {
 			return fmt.Errorf("%w: no token is configured for key store %s", hsm.ErrUnavailable, r.key.Store)
@@ -54,8 +55,11 @@ func (t *target) checkState(key *metadata.KeyEntry) *kmsapi.Error {
 	}
 }
 
-// whole tells whether a key has all the material that it needs. Only imported
-// material is deleted and expires: before its time of expiry is acted on, too.
-func whole(key *metadata.KeyEntry, now time.Time) bool {
-	return key.Origin != keyspec.External || key.Whole(now)
+// isWhole refuses a key that lacks material that it needs. Only imported material is
+// deleted and expires: before its time of expiry is acted on, too.
+func (c *call) isWhole(key *metadata.KeyEntry) error {
+	if key.Origin == keyspec.External && !key.Whole(c.now) {
+		return kmsapi.WrongState(key.ARN(), kmsapi.PendingImport)
+	}
+	return nil
 }

@@ -92,7 +92,7 @@ func (x *cipher) open(ctx context.Context, blob []byte) ([]byte, *metadata.Mater
 		return nil, nil, kmsapi.InvalidCiphertext()
 	}
 	material := x.key.Material(header.MaterialID)
-	if material == nil {
+	if material == nil || material.Pending {
 		return nil, nil, x.unknownMaterial(ctx, header.MaterialID)
 	}
 	plaintext, err := token.Decrypt(ctx, on, &material.Key, ciphertext, envelope.AAD(header, x.context))
@@ -100,13 +100,13 @@ func (x *cipher) open(ctx context.Context, blob []byte) ([]byte, *metadata.Mater
 }
 
 // unknownMaterial is the answer to a ciphertext of a material that the key, as it was
-// read, does not have: if the key was rotated since, the call is decided anew.
+// read, does not use: if the key was rotated since, the call is decided anew.
 func (x *cipher) unknownMaterial(ctx context.Context, id hsm.MaterialID) error {
 	fresh, err := x.call.view.FreshKey(ctx, x.key.Region, x.key.ID)
 	if err != nil {
 		return err
 	}
-	if fresh.Account == x.key.Account && fresh.Material(id) != nil {
+	if m := fresh.Material(id); fresh.Account == x.key.Account && m != nil && !m.Pending {
 		return fmt.Errorf("key %s was rotated: %w", x.key.ID, metadata.ErrStale)
 	}
 	return kmsapi.InvalidCiphertext()

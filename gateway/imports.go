@@ -125,8 +125,8 @@ func (c *call) importKeyMaterial(in *kmsapi.ImportKeyMaterialRequest) (work[kmsa
 		return nil, err
 	}
 	commit := func(ctx context.Context, tx *metadata.Tx) (*kmsapi.ImportKeyMaterialResponse, error) {
-		if err := tx.ImportMaterial(ctx, material, p.ID, c.now); err != nil {
-			return nil, importRefused(err)
+		if err := tx.ImportMaterial(ctx, material, importKind(in), p.ID, c.now); err != nil {
+			return nil, importRefused(key, material.MaterialID, err)
 		}
 		out := &kmsapi.ImportKeyMaterialResponse{KeyID: key.ARN(), KeyMaterialID: historyText(key, material.MaterialID)}
 		c.event.ResponseElements = materialElements(out.KeyID, out.KeyMaterialID)
@@ -160,8 +160,23 @@ func (c *call) checkImport(in *kmsapi.ImportKeyMaterialRequest, key *metadata.Ke
 	return nil
 }
 
-// opened has the token open the material, and refuses it if it is not what the key
-// waits for.
+// importKinds are the kinds of imports by ImportType.
+var importKinds = map[kmsapi.ImportType]metadata.ImportKind{
+	kmsapi.NewKeyMaterial:      metadata.NewMaterial,
+	kmsapi.ExistingKeyMaterial: metadata.KnownAgain,
+}
+
+// importKind is what the material is imported as. Only material that the key has had
+// can be named.
+func importKind(in *kmsapi.ImportKeyMaterialRequest) metadata.ImportKind {
+	if in.KeyMaterialID != nil {
+		return metadata.KnownAgain
+	}
+	return importKinds[kmsapi.Or(in.ImportType, "")]
+}
+
+// opened has the token open the material, and refuses it if it is not what the caller
+// says. Whether the key takes it shows when it is put in service.
 func (c *call) opened(ctx context.Context, in *kmsapi.ImportKeyMaterialRequest, key *metadata.KeyEntry, p *metadata.ImportParameters) (metadata.Material, error) {
 	made, err := c.token(key).Import(ctx, c.onBehalf(key), &p.Wrapping, p.Algorithm, in.EncryptedKeyMaterial, hsm.Key{
 		Store: key.Store, Region: key.Region, Account: key.Account, KeyID: key.ID, Spec: key.Spec, Usage: key.Usage, Origin: key.Origin,
@@ -172,26 +187,22 @@ func (c *call) opened(ctx context.Context, in *kmsapi.ImportKeyMaterialRequest, 
 	if err != nil {
 		return metadata.Material{}, c.failed(key, "Import of "+keySpecText(key.Spec), err)
 	}
-	known, first := key.Material(made.MaterialID) != nil, len(key.Materials) == 0
-	fresh := kmsapi.Or(in.ImportType, kmsapi.ExistingKeyMaterial) == kmsapi.NewKeyMaterial
-	switch {
-	case first && in.ImportType != nil && !fresh, // there is none that it could be
-		!first && fresh && known,
-		!first && !fresh && !known,
-		in.KeyMaterialID != nil && (*in.KeyMaterialID != made.MaterialID.String() || !known):
+	if in.KeyMaterialID != nil && *in.KeyMaterialID != made.MaterialID.String() {
 		return metadata.Material{}, kmsapi.IncorrectKeyMaterial()
-	case !first && fresh:
-		return metadata.Material{}, kmsapi.MoreMaterialsNotServed()
 	}
-	m := metadata.Material{Key: made, Current: true, CreatedAt: c.now, Description: kmsapi.Or(in.KeyMaterialDescription, "")}
+	m := metadata.Material{Key: made, CreatedAt: c.now, Description: kmsapi.Or(in.KeyMaterialDescription, "")}
 	if in.ValidTo != nil {
 		m.ExpiresAt = &in.ValidTo.Time
 	}
 	return m, nil
 }
 
-// importRefused is what the caller hears if another call was first.
-func importRefused(err error) error {
+// importRefused is what the caller hears if the key does not take the material, or if
+// another call was first with the parameters.
+func importRefused(key *metadata.KeyEntry, id hsm.MaterialID, err error) error {
+	if other, ok := errors.AsType[*metadata.PendingMaterialError](err); ok {
+		return kmsapi.AnotherMaterialPending(id.String(), key.ARN(), other.ID.String())
+	}
 	switch {
 	case errors.Is(err, metadata.ErrNotFound): // the parameters
 		return kmsapi.InvalidImportToken()

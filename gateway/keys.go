@@ -172,8 +172,10 @@ func (c *call) disableKey(*kmsapi.DisableKeyRequest) (work[kmsapi.Empty], error)
 // setState switches a key on or off; doing so again changes nothing and succeeds.
 func (c *call) setState(way metadata.Transition) (work[kmsapi.Empty], error) {
 	key := c.key(0)
-	if way.To == metadata.Enabled && !whole(key, c.now) { // its deletion was cancelled
-		return work[kmsapi.Empty]{}, kmsapi.WrongState(key.ARN(), kmsapi.PendingImport)
+	if way.To == metadata.Enabled { // a cancelled deletion leaves a key disabled, whatever it lacks
+		if err := c.isWhole(key); err != nil {
+			return work[kmsapi.Empty]{}, err
+		}
 	}
 	return work[kmsapi.Empty]{commit: func(ctx context.Context, tx *metadata.Tx) (*kmsapi.Empty, error) {
 		return nil, tx.SetKeyState(ctx, key.Region, key.Account, key.ID, way)

@@ -73,7 +73,7 @@ func (c *call) getKeyRotationStatus(*kmsapi.GetKeyRotationStatusRequest) (work[k
 // that it has until then.
 func (c *call) rotateKeyOnDemand(*kmsapi.RotateKeyOnDemandRequest) (work[kmsapi.RotateKeyOnDemandResponse], error) {
 	key := c.key(0)
-	if err := cmp.Or(inDefaultStore(key), rotatedHere(key), hasMaterialToCome(key), c.mayRotateNow(key)); err != nil {
+	if err := cmp.Or(c.isWhole(key), inDefaultStore(key), rotatedHere(key), c.hasMaterialToCome(key), c.mayRotateNow(key)); err != nil {
 		return work[kmsapi.RotateKeyOnDemandResponse]{}, err
 	}
 	commit := func(ctx context.Context, tx *metadata.Tx) (*kmsapi.RotateKeyOnDemandResponse, error) {
@@ -125,20 +125,20 @@ func onPrimary(key *metadata.KeyEntry) error {
 }
 
 // rotatedHere refuses keys that have one material for ever, replicas, and keys whose
-// material is an object in the token.
+// material the token would have to make as an object of its own.
 func rotatedHere(key *metadata.KeyEntry) error {
 	switch current := key.Current(); {
 	case key.Spec != keyspec.SymmetricDefault:
 		return kmsapi.NotRotated()
-	case current != nil && current.Residency == hsm.Resident:
+	case current != nil && current.Residency == hsm.Resident && key.Origin != keyspec.External:
 		return kmsapi.ResidentNotRotated(key.ARN())
 	}
 	return onPrimary(key)
 }
 
 // hasMaterialToCome refuses an imported key without material to be rotated to.
-func hasMaterialToCome(key *metadata.KeyEntry) error {
-	waits := func(m metadata.Material) bool { return m.Pending && m.Residency != hsm.Absent }
+func (c *call) hasMaterialToCome(key *metadata.KeyEntry) error {
+	waits := func(m metadata.Material) bool { return m.Pending && m.Present(c.now) }
 	if key.Origin == keyspec.External && !slices.ContainsFunc(key.Materials, waits) {
 		return kmsapi.NothingToRotateTo(key.ARN())
 	}

@@ -13,8 +13,27 @@ import (
 	"kmsgate/hsm/keyspec"
 )
 
-// ErrOtherMaterial: the key has had other material than what is brought in.
+// ErrOtherMaterial: the key has had other material than what is brought in, or has had
+// what is brought in as new.
 var ErrOtherMaterial = errors.New("metadata: key has other material")
+
+// PendingMaterialError: new material is brought in while another waits for a rotation.
+type PendingMaterialError struct{ ID hsm.MaterialID } // of the one that waits
+
+// Error names the material that waits.
+func (e *PendingMaterialError) Error() string {
+	return "metadata: material " + e.ID.String() + " is pending rotation"
+}
+
+// ImportKind says what material is brought in as.
+type ImportKind string
+
+// Kinds of imports.
+const (
+	FirstOrKnown ImportKind = ""      // the first that the key has, or one that it has had
+	NewMaterial  ImportKind = "new"   // one that the key has not had
+	KnownAgain   ImportKind = "known" // one that the key has had
+)
 
 // ImportParameters are what GetParametersForImport made: a pair that material for
 // one key can be wrapped to, for a while.
@@ -90,10 +109,31 @@ const useImportParameters = `
 DELETE FROM import_parameters
 WHERE id = @parameters AND account = @account AND region = @region AND key_id = @keyID AND expires_at > @now`
 
-const selectOtherMaterial = `
-SELECT EXISTS (
-    SELECT FROM materials
-    WHERE account = @account AND region = @region AND key_id = @keyID AND id <> @id AND NOT pending)`
+const selectPlace = `
+SELECT count(*) > 0, coalesce(bool_or(id = @id), false), (array_agg(id) FILTER (WHERE pending))[1]
+FROM materials
+WHERE account = @account AND region = @region AND key_id = @keyID`
+
+// place gives imported material its place: the key's first one is current at once, and
+// further new ones wait, one at a time, until the key is rotated. The key's row is
+// locked. ErrOtherMaterial or *PendingMaterialError if there is no place for it.
+func (tx *Tx) place(ctx context.Context, m *Material, kind ImportKind) error {
+	k := &m.Key
+	var some, known bool
+	var pending []byte
+	args := pgx.StrictNamedArgs{"account": k.Account, "region": k.Region, "keyID": k.KeyID, "id": k.MaterialID[:]}
+	if err := tx.tx.QueryRow(ctx, selectPlace, args).Scan(&some, &known, &pending); err != nil {
+		return err
+	}
+	switch {
+	case !some && kind == KnownAgain, some && known == (kind == NewMaterial):
+		return ErrOtherMaterial
+	case some && !known && len(pending) > 0:
+		return &PendingMaterialError{hsm.MaterialID(pending)}
+	}
+	m.Current, m.Pending = !some, some
+	return nil
+}
 
 const putMaterial = insertMaterial + `
 ON CONFLICT (region, key_id, id) DO UPDATE
@@ -105,15 +145,18 @@ const enableIfWhole = `
 UPDATE keys SET state = @to
 WHERE account = @account AND region = @region AND id = @keyID AND state = ANY (@from) AND NOT EXISTS (
     SELECT FROM materials m
-    WHERE m.account = keys.account AND m.region = keys.region AND m.key_id = keys.id AND m.residency = 'absent' AND NOT m.pending)`
+    WHERE m.account = keys.account AND m.region = keys.region AND m.key_id = keys.id AND NOT m.pending
+      AND (m.residency = 'absent' OR m.expires_at <= @now))`
 
-// ImportMaterial puts imported material in service, for the first time or again: then
-// its place among the materials and, if m has none, its description stay what they
-// are. The parameters that it came with are used up. A key that waited for it is
-// enabled. *StateError unless the key's state is [Importable]; ErrNotFound if the
-// parameters are not there or have expired; ErrOtherMaterial if the key has had
-// other material.
-func (tx *Tx) ImportMaterial(ctx context.Context, m Material, parameters uuid.UUID, now time.Time) error {
+// ImportMaterial puts imported material in service: the first one of a key at once, any
+// other new one when the key is rotated to it. Of material that the key has had, its
+// place among the materials and, if m has none, its description stay what they are.
+// The parameters that it came with are used up. A key that waits for material is
+// enabled once it lacks none but the pending one. *StateError unless the key's state is
+// [Importable]; ErrNotFound if the parameters are not there or have expired;
+// ErrOtherMaterial if the material is not of the kind; *PendingMaterialError if it is
+// new, and another waits.
+func (tx *Tx) ImportMaterial(ctx context.Context, m Material, kind ImportKind, parameters uuid.UUID, now time.Time) error {
 	k := &m.Key
 	if err := tx.raiseKey(ctx, "import", k.Region, k.Account, k.KeyID, Importable); err != nil {
 		return err
@@ -122,44 +165,58 @@ func (tx *Tx) ImportMaterial(ctx context.Context, m Material, parameters uuid.UU
 	if err := tx.execOne(ctx, useImportParameters, with(args, pgx.StrictNamedArgs{"parameters": parameters, "now": now})); err != nil {
 		return wrap(err, "import parameters of key %s", k.KeyID)
 	}
-	var other bool
-	if err := tx.tx.QueryRow(ctx, selectOtherMaterial, with(args, pgx.StrictNamedArgs{"id": k.MaterialID[:]})).Scan(&other); err != nil {
-		return wrap(err, "materials of key %s", k.KeyID)
-	}
-	if other {
-		return fmt.Errorf("import into key %s: %w", k.KeyID, ErrOtherMaterial)
+	if err := tx.place(ctx, &m, kind); err != nil {
+		return wrap(err, "import into key %s", k.KeyID)
 	}
 	if _, err := tx.tx.Exec(ctx, putMaterial, materialArgs(Key{Account: k.Account, Region: k.Region, ID: k.KeyID}, m)); err != nil {
 		return wrap(err, "import into key %s", k.KeyID)
 	}
+	args["now"] = now
 	_, err := tx.tx.Exec(ctx, enableIfWhole, with(args, Importing.args()))
 	return wrap(err, "enable key %s", k.KeyID)
 }
 
+// isDropped is what the WHERE says of material that is erased.
+const isDropped = `account = @account AND region = @region AND key_id = @keyID AND id = @id AND residency <> 'absent'
+      AND (@expiredBy::timestamptz IS NULL OR expires_at <= @expiredBy)`
+
+const dropPending = `
+DELETE FROM materials
+WHERE pending AND ` + isDropped
+
+const withdrawRotation = `
+UPDATE keys SET on_demand_started_at = NULL
+WHERE account = @account AND region = @region AND id = @keyID`
+
 const dropMaterial = `
 UPDATE materials
 SET residency = 'absent', generation = NULL, blob = NULL, public_key = NULL, check_value = NULL, binding = NULL, expires_at = NULL
-WHERE account = @account AND region = @region AND key_id = @keyID AND id = @id AND residency <> 'absent'
-      AND (@expiredBy::timestamptz IS NULL OR expires_at <= @expiredBy)
-RETURNING pending`
+WHERE NOT pending AND ` + isDropped
 
 const awaitImport = `
 UPDATE keys SET state = @to
 WHERE account = @account AND region = @region AND id = @keyID AND state = ANY (@from)`
 
-// DropMaterial erases imported material. Its id stays, so that only the same can
-// come back, and the key waits for it, unless it is pending deletion. With a time,
-// only material that has expired by then is erased. ErrNotFound if there is none,
+// DropMaterial erases imported material. Its id stays, so that the same can come
+// back, and the key waits for it, unless it is pending deletion. Of material that waits
+// for a rotation nothing stays, and the key is not rotated to it. With a time, only
+// material that has expired by then is erased. ErrNotFound if there is none,
 // *StateError if the key's state is not [Droppable].
 func (tx *Tx) DropMaterial(ctx context.Context, region, account, keyID string, id hsm.MaterialID, expiredBy *time.Time) error {
 	if err := tx.raiseKey(ctx, "erase material", region, account, keyID, Droppable); err != nil {
 		return err
 	}
-	args := pgx.StrictNamedArgs{"account": account, "region": region, "keyID": keyID}
-	var pending bool
-	err := tx.tx.QueryRow(ctx, dropMaterial, with(args, pgx.StrictNamedArgs{"id": id[:], "expiredBy": expiredBy})).Scan(&pending)
-	if err == nil && !pending {
-		_, err = tx.tx.Exec(ctx, awaitImport, with(args, AwaitingImport.args()))
+	key := pgx.StrictNamedArgs{"account": account, "region": region, "keyID": keyID}
+	args := with(key, pgx.StrictNamedArgs{"id": id[:], "expiredBy": expiredBy})
+	tag, err := tx.tx.Exec(ctx, dropPending, args)
+	switch {
+	case err != nil:
+	case tag.RowsAffected() > 0:
+		_, err = tx.tx.Exec(ctx, withdrawRotation, key)
+	default:
+		if err = tx.execOne(ctx, dropMaterial, args); err == nil {
+			_, err = tx.tx.Exec(ctx, awaitImport, with(key, AwaitingImport.args()))
+		}
 	}
 	return wrap(err, "erase material of key %s", keyID)
 }

@@ -45,7 +45,9 @@ func (f fixture) newParameters(t *testing.T, k metadata.Key) metadata.ImportPara
 
 func (f fixture) tryImport(t *testing.T, m metadata.Material, p metadata.ImportParameters, now time.Time) error {
 	t.Helper()
-	return f.try(t.Context(), func(tx *metadata.Tx) error { return tx.ImportMaterial(t.Context(), m, p.ID, now) })
+	return f.try(t.Context(), func(tx *metadata.Tx) error {
+		return tx.ImportMaterial(t.Context(), m, metadata.FirstOrKnown, p.ID, now)
+	})
 }
 
 func (f fixture) drop(t *testing.T, m metadata.Material, expiredBy *time.Time) error {

@@ -37,17 +37,23 @@ func (tx *Tx) SetRotation(ctx context.Context, region, account, id string, days 
 	return tx.updateKey(ctx, "set rotation", region, account, id, setRotation, args)
 }
 
+// pendingIsThere is what the WHERE says of a material, p, that a key can be rotated to.
+const pendingIsThere = `p.pending AND p.residency <> 'absent' AND (p.expires_at IS NULL OR p.expires_at > @now)`
+
 const requestRotation = `
 UPDATE keys SET on_demand_started_at = @at, version = version + 1
 WHERE region = @region AND account = @account AND id = @id AND state = ANY (@from)
-  AND on_demand_started_at IS NULL AND on_demand_rotations < @most`
+  AND on_demand_started_at IS NULL AND on_demand_rotations < @most
+  AND (origin <> 'EXTERNAL' OR EXISTS (
+      SELECT FROM materials p
+      WHERE p.account = keys.account AND p.region = keys.region AND p.key_id = keys.id AND ` + pendingIsThere + `))`
 
 // RequestRotation asks for a rotation on demand of a [Rotatable] key. *StateError
-// if it is not, if another is under way, or if it had all that it can have: with
-// the key's state. ErrNotFound if the account has no such key in the region.
+// if it is not, if another is under way, if it had all that it can have, or if an
+// imported key has no material to be rotated to: with the key's state. ErrNotFound if the account has no such key in the region.
 func (tx *Tx) RequestRotation(ctx context.Context, region, account, id string, at time.Time) error {
 	args := pgx.StrictNamedArgs{
-		"region": region, "account": account, "id": id, "from": Rotatable.names(), "at": at, "most": MaxOnDemandRotations,
+		"region": region, "account": account, "id": id, "from": Rotatable.names(), "at": at, "now": at, "most": MaxOnDemandRotations,
 	}
 	return tx.updateKey(ctx, "request rotation", region, account, id, requestRotation, args)
 }
@@ -72,7 +78,7 @@ WITH due AS (
     SELECT k.region, k.id, m.id AS current, p.id AS pending, coalesce(u.encryptions, 0) AS encryptions
     FROM keys k
     JOIN materials m ON m.region = k.region AND m.key_id = k.id AND m.current
-    LEFT JOIN materials p ON p.region = k.region AND p.key_id = k.id AND p.pending AND p.residency <> 'absent'
+    LEFT JOIN materials p ON p.region = k.region AND p.key_id = k.id AND ` + pendingIsThere + `
     LEFT JOIN material_uses u ON u.region = m.region AND u.key_id = m.key_id AND u.material_id = m.id
     WHERE k.state = 'Enabled' AND k.spec = @spec AND k.store = ANY (@stores)
       AND (k.claimed_until IS NULL OR k.claimed_until <= @now)
@@ -167,8 +173,8 @@ UPDATE materials SET current = false
 WHERE region = @region AND account = @account AND key_id = @id AND id = @current AND current`
 
 const promoteMaterial = `
-UPDATE materials SET current = true, pending = false, rotated_at = @now, rotation_type = @type
-WHERE region = @region AND account = @account AND key_id = @id AND id = @pending AND pending AND residency <> 'absent'`
+UPDATE materials p SET current = true, pending = false, rotated_at = @now, rotation_type = @type
+WHERE region = @region AND account = @account AND key_id = @id AND id = @pending AND ` + pendingIsThere
 
 // RotateKey makes another material the key's current one: made, or the imported
 // one that waits if made is nil. The one before stays and decrypts. next is when

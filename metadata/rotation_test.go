@@ -228,34 +228,6 @@ func TestRotateKeyTwice(t *testing.T) {
 	}
 }
 
-func TestImportedKeysRotateToWhatWaits(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t)
-	k, m := newKey(account)
-	k.Origin = keyspec.External
-	f.change(t, func(tx *metadata.Tx) error {
-		if err := tx.InsertKey(t.Context(), k, m, metadata.KeyPolicy{Document: policy.DefaultKeyPolicy(account)}, nil); err != nil {
-			return err
-		}
-		return tx.RequestRotation(t.Context(), region, account, k.ID, noon)
-	})
-	c := claimed(uuid.New(), noon)
-	if got := due(t, f.ClaimOnDemand, c); len(got) != 0 {
-		t.Fatalf("%v is due, and nothing waits", dueIDs(got))
-	}
-	waits := hsm.MaterialID{1, 2, 3}
-	f.database.Exec(t, `INSERT INTO materials (account, region, key_id, id, residency, current, pending, generation, blob, binding, created_at)
-		SELECT account, region, key_id, $1, residency, false, true, generation, blob, binding, created_at FROM materials WHERE key_id = $2`, waits[:], k.ID)
-	d := due(t, f.ClaimOnDemand, c)
-	if len(d) != 1 || d[0].Pending != waits {
-		t.Fatalf("due are %+v, want %s with what waits", d, k.ID)
-	}
-	f.change(t, func(tx *metadata.Tx) error { return tx.RotateKey(t.Context(), c, &d[0], nil, nil) })
-	if got := key(t, f.Store, k.ID); got.Current().MaterialID != waits || got.Current().Pending || len(got.Materials) != 2 {
-		t.Errorf("the materials are %+v, want what waited to be current", got.Materials)
-	}
-}
-
 func TestWornMaterials(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)

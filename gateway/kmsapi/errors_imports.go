@@ -57,9 +57,13 @@ func NewMaterialWithID() *Error {
 	return invalid("KeyMaterialId must not be set if the ImportType is NEW_KEY_MATERIAL")
 }
 
-// MoreMaterialsNotServed refuses a second material of an imported key.
-func MoreMaterialsNotServed() *Error {
-	return &Error{UnsupportedOperationException, "More than one key material of an imported key is not served yet."}
+// AnotherMaterialPending refuses new material while other waits for the key to be
+// rotated to it.
+func AnotherMaterialPending(id, arn, pending string) *Error {
+	return &Error{
+		KMSInvalidStateException,
+		"New key material (id: " + id + ") cannot be imported into KMS key " + arn + ", because another key material (id: " + pending + ") is pending rotation.",
+	}
 }
 
 // InvalidImportToken refuses a token that is not one of the key's, or was used.
