@@ -22,7 +22,8 @@ const (
 const ImportWrapping Usage = "IMPORT_WRAPPING"
 
 // Transport is the usage of the pairs that a token makes so that another can wrap
-// material to it. It is no usage of the API's.
+// material to it, RSA_3072 or RSA_4096. What such a token takes stands in the place of
+// the pair's check value. It is no usage of the API's.
 const Transport Usage = "TRANSPORT"
 
 // WrappingRow is what the table says of one wrapping algorithm.

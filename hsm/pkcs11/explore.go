@@ -52,7 +52,7 @@ func (s *session) explore(mechanisms []uint) (err error) {
 	if err := x.dataKeyPairs(); err != nil {
 		return err
 	}
-	return x.imports()
+	return x.pairsToWrapTo()
 }
 
 // broken tells a token that is away from one that cannot do something.

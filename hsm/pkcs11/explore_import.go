@@ -19,10 +19,8 @@ import (
 // the best first.
 var incomingWraps = []uint{mechAESKeyWrapKWP, mechAESKeyWrapPad, mechLunaAESKWP}
 
-// imports finds out how material under each wrapping algorithm gets in: secret keys
-// by C_UnwrapKey where that works, and everything else with the RSA step alone in
-// the token. Private keys come with an encoding around them that is checked here.
-func (x *explorer) imports() (err error) {
+// pairsToWrapTo tries what needs a pair that others wrap to.
+func (x *explorer) pairsToWrapTo() (err error) {
 	k := hsm.Key{KeyID: "explored", Spec: keyspec.RSA2048, Usage: keyspec.ImportWrapping}
 	t := keyTypes[k.Spec][k.Usage]
 	if x.f.keys[keyID{k.Spec, keyspec.EncryptDecrypt}].Residency == Nowhere {
@@ -36,12 +34,22 @@ func (x *explorer) imports() (err error) {
 		return nil
 	}
 	defer x.destroyAfter(key, &err)
+	if err := x.imports(key, &k); err != nil {
+		return err
+	}
+	return x.transports(key, &k)
+}
+
+// imports finds out how material under each wrapping algorithm gets in: secret keys
+// by C_UnwrapKey where that works, and everything else with the RSA step alone in
+// the token. Private keys come with an encoding around them that is checked here.
+func (x *explorer) imports(key handle, k *hsm.Key) error {
 	for _, row := range keyspec.WrappingAlgorithms {
 		p := ImportProfile{Algorithm: row.Algorithm, Secrets: InToken, Pairs: Nowhere}
 		if way := x.f.ways[wayID{keyspec.RSA2048, oaepAlgorithms[row.Hash]}].Private; way == InToken || way == RawInToken {
 			p.Pairs = RawInToken
 		}
-		err := x.sure(func() error { return x.importWay(key, &k, &row) })
+		err := x.sure(func() error { return x.importWay(key, k, &row) })
 		if broken(err) {
 			return err
 		}

@@ -142,12 +142,12 @@ km_ulong km_random(km_functions *fl, km_ulong session, km_byte *out, km_ulong n)
 	return generate(session, out, n);
 }
 
-km_result km_wrap(km_functions *fl, km_ulong session, km_ulong mechanism, km_ulong domain_key, km_ulong key,
-	km_byte *out, km_ulong out_cap) {
-	mechanism_t m = {mechanism, NULL, 0};
+km_result km_wrap(km_functions *fl, km_ulong session, km_ulong mechanism, km_byte *param, km_ulong param_len, km_ulong wrapping_key,
+	km_ulong key, km_byte *out, km_ulong out_cap) {
+	mechanism_t m = {mechanism, param_len ? param : NULL, param_len};
 	km_ulong (*wrap)(km_ulong, mechanism_t *, km_ulong, km_ulong, km_byte *, km_ulong *) = fl->f[F_WRAP];
 	km_result r = {0, out_cap};
-	r.rv = wrap(session, &m, domain_key, key, out, &r.n);
+	r.rv = wrap(session, &m, wrapping_key, key, out, &r.n);
 	if (r.rv == CKR_OK && r.n > out_cap) r.rv = CKR_BUFFER_TOO_SMALL;
 	return r;
 }

@@ -137,9 +137,14 @@ func (l *library) random(session handle, out []byte) error {
 }
 
 // wrap writes key, encrypted under the domain key, to out.
-func (l *library) wrap(session handle, mechanism uint, domainKey, key handle, out []byte) (int, error) {
-	r := C.km_wrap(l.functions, C.km_ulong(session), C.km_ulong(mechanism), C.km_ulong(domainKey), C.km_ulong(key),
-		data(out), length(out))
+func (l *library) wrap(session handle, kind uint, domainKey, key handle, out []byte) (int, error) {
+	return l.wrapWith(session, mechanism{kind: kind}, domainKey, key, out)
+}
+
+// wrapWith writes key, encrypted under any key, to out.
+func (l *library) wrapWith(session handle, m mechanism, wrappingKey, key handle, out []byte) (int, error) {
+	r := C.km_wrap(l.functions, C.km_ulong(session), C.km_ulong(m.kind), data(m.params), length(m.params), C.km_ulong(wrappingKey),
+		C.km_ulong(key), data(out), length(out))
 	return int(r.n), check("C_WrapKey", r.rv)
 }
 

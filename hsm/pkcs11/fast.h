@@ -40,8 +40,8 @@ km_result km_decrypt(km_functions *fl, km_ulong session, km_ulong key, km_ulong 
 km_ulong km_verify(km_functions *fl, km_ulong session, km_ulong key, km_ulong mechanism, km_byte *param, km_ulong param_len,
 	km_byte *in, km_ulong in_len, km_byte *signature, km_ulong signature_len);
 km_ulong km_random(km_functions *fl, km_ulong session, km_byte *out, km_ulong n);
-km_result km_wrap(km_functions *fl, km_ulong session, km_ulong mechanism, km_ulong domain_key, km_ulong key,
-	km_byte *out, km_ulong out_cap);
+km_result km_wrap(km_functions *fl, km_ulong session, km_ulong mechanism, km_byte *param, km_ulong param_len, km_ulong wrapping_key,
+	km_ulong key, km_byte *out, km_ulong out_cap);
 
 // A template is a byte string: for each attribute its type and its length, a
 // CK_ULONG each, and its value, padded with zeros to a multiple of eight bytes.

@@ -28,8 +28,10 @@ type findings struct {
 	importing  map[keyspec.WrappingAlgorithm]ImportProfile
 	importWrap uint // mechanism of the material in the hybrid algorithms; zero: none
 
+	transport transportWays
+
 	// What the token says of data that is not good.
-	badSignature, badOAEP, badPeer, badWrapped []returnCode
+	badSignature, badOAEP, badPeer, badWrapped, badParcel []returnCode
 }
 
 type wayID struct {
@@ -65,9 +67,10 @@ func (f *findings) specs() (specs []keyspec.Spec) {
 
 // makes is nil if keys of the spec and usage can be made and used.
 func (f *findings) makes(spec keyspec.Spec, usage keyspec.Usage) error {
-	if usage == keyspec.ImportWrapping {
-		usage = keyspec.EncryptDecrypt // the same keys, with one permission more
+	if usage == keyspec.Transport && !f.transport.works() {
+		return fmt.Errorf("%w: keys on their way from another token: %s", hsm.ErrUnsupported, f.profile.Transport.Problem)
 	}
+	usage = likeUsage(usage)
 	k, ok := f.keys[keyID{spec, usage}]
 	if !ok || k.Residency == Nowhere {
 		return fmt.Errorf("%w: %s keys for %s: %s", hsm.ErrUnsupported, spec, usage, k.Problem)
@@ -85,11 +88,22 @@ func (f *findings) makes(spec keyspec.Spec, usage keyspec.Usage) error {
 // domain key had at the start is given the benefit of the doubt: it refuses what
 // it cannot wrap.
 func (f *findings) wraps(mechanism uint, spec keyspec.Spec, usage keyspec.Usage) bool {
-	if usage == keyspec.ImportWrapping {
-		usage = keyspec.EncryptDecrypt
-	}
 	kinds, explored := f.wrapped[mechanism]
-	return !explored || kinds[keyID{spec, usage}]
+	return !explored || kinds[keyID{spec, likeUsage(usage)}]
+}
+
+// likeUsage is the usage whose findings a usage shares: pairs that others wrap to are
+// the same keys as those that decrypt, with other permissions.
+func likeUsage(usage keyspec.Usage) keyspec.Usage {
+	if wrapsTo(usage) {
+		return keyspec.EncryptDecrypt
+	}
+	return usage
+}
+
+// wrapsTo tells the usages of pairs that others wrap to; no KMS key has them.
+func wrapsTo(usage keyspec.Usage) bool {
+	return usage == keyspec.ImportWrapping || usage == keyspec.Transport
 }
 
 // way is how an algorithm's private or public step is done with a key.

@@ -59,8 +59,8 @@ var keyTypes = map[keyspec.Spec]map[keyspec.Usage]keyType{
 	keyspec.HMAC384: hmacType(keyspec.HMACSHA384, 48),
 	keyspec.HMAC512: hmacType(keyspec.HMACSHA512, 64),
 	keyspec.RSA2048: rsaTypes(2048),
-	keyspec.RSA3072: rsaTypes(3072),
-	keyspec.RSA4096: rsaTypes(4096),
+	keyspec.RSA3072: withTransport(rsaTypes(3072)),
+	keyspec.RSA4096: withTransport(rsaTypes(4096)),
 
 	keyspec.ECCNISTP256:   ecTypes(keyspec.ECCNISTP256, keyspec.SignVerify, keyspec.KeyAgreement),
 	keyspec.ECCNISTP384:   ecTypes(keyspec.ECCNISTP384, keyspec.SignVerify, keyspec.KeyAgreement),
@@ -101,6 +101,7 @@ var pairUsages = map[keyspec.Usage]struct {
 	keyspec.KeyAgreement:           {mayDerive, 0, (*session).proveAgreement},
 	keyspec.EncapsulateDecapsulate: {mayDecapsulate, mayDecapsulate, (*session).proveDecapsulation},
 	keyspec.ImportWrapping:         {mayEncrypt | mayWrap, mayEncrypt, (*session).proveDecrypter},
+	keyspec.Transport:              {mayWrap, 0, (*session).proveUnwrapper},
 }
 
 func pair(kind, generate uint, usage keyspec.Usage, read func(*session, keyspec.Spec, handle) (*der.Public, error), which ...valueAttr) keyType {
@@ -121,6 +122,19 @@ func rsaTypes(bits uint) map[keyspec.Usage]keyType {
 		keyspec.EncryptDecrypt: pair(pkcs11.CKK_RSA, mechRSAKeyGen, keyspec.EncryptDecrypt, (*session).readModulus, which...),
 		keyspec.ImportWrapping: pair(pkcs11.CKK_RSA, mechRSAKeyGen, keyspec.ImportWrapping, (*session).readModulus, which...),
 	}
+}
+
+// withTransport adds pairs that keys travel to. What they take stands in the place
+// of their check value.
+func withTransport(types map[keyspec.Usage]keyType) map[keyspec.Usage]keyType {
+	t := types[keyspec.ImportWrapping]
+	u := pairUsages[keyspec.Transport]
+	t.template.may, t.public.may, t.compare = u.private, u.public, u.compare
+	t.makeCheck = func(s *session, key handle, k *hsm.Key) ([]byte, error) {
+		return s.engine.findings.transport.encode(), s.proveUnwrapper(nil, key, k)
+	}
+	types[keyspec.Transport] = t
+	return types
 }
 
 func curveAttr(spec keyspec.Spec) valueAttr {

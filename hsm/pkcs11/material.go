@@ -33,8 +33,8 @@ func (e *Engine) Generate(ctx context.Context, on hsm.Call, k hsm.Key) (hsm.Key,
 		return hsm.Key{}, err
 	}
 	if k.Residency = e.residencyFor(&k); k.Residency == hsm.Resident {
-		if k.Usage == keyspec.ImportWrapping {
-			return hsm.Key{}, fmt.Errorf("%w: pairs for imports, which the token cannot wrap", hsm.ErrUnsupported)
+		if wrapsTo(k.Usage) {
+			return hsm.Key{}, fmt.Errorf("%w: pairs that others wrap to, which the token cannot wrap", hsm.ErrUnsupported)
 		}
 		k.Blob = newResidentID()
 	}
@@ -237,8 +237,9 @@ func (s *session) unwrap(domain *serviceKey, blob []byte, t template) (handle, e
 
 // Rewrap moves a key to another generation of its store's service keys: it
 // verifies it, wraps it under the other domain key and binds it anew. The
-// material, its id and its ciphertexts stay what they are. It is the mover:
-// the only code that unwraps a key EXTRACTABLE, for the length of one call.
+// material, its id and its ciphertexts stay what they are. With Send and Receive it
+// is the mover: the only code that unwraps a key EXTRACTABLE, for the length of one
+// call.
 func (e *Engine) Rewrap(ctx context.Context, on hsm.Call, k *hsm.Key, generation int32) (hsm.Key, error) {
 	from := cloneKey(k)
 	made := make(chan hsm.Key, 1)

@@ -23,6 +23,8 @@ type Profile struct {
 	DataKeyPairs []DataKeyPairProfile `json:"dataKeyPairs"`
 	// Imported are the ways in which imported material gets in, by wrapping algorithm.
 	Imported []ImportProfile `json:"imported"`
+	// Transport is how keys travel to other tokens.
+	Transport TransportProfile `json:"transport"`
 	// Imports are the ways in which key material from outside could get in.
 	Imports []Trial `json:"imports,omitempty"`
 	// Enforced are the promises of attributes that were put to the test.
@@ -79,6 +81,14 @@ type ImportProfile struct {
 	Secrets   string                    `json:"secrets"` // AES and HMAC keys
 	Pairs     string                    `json:"pairs"`   // private keys, whose encoding is checked outside
 	Problem   string                    `json:"problem,omitempty"`
+}
+
+// TransportProfile is how keys travel to other tokens of a gateway's and come from
+// them, the best way first. They are encrypted all the way.
+type TransportProfile struct {
+	OAEP    []string `json:"oaep"`  // hashes of RSAES-OAEP
+	Wraps   []string `json:"wraps"` // forms of AES key wrap, with the mechanism here
+	Problem string   `json:"problem,omitempty"`
 }
 
 // WrapProfile is one wrap mechanism and one kind of key. For secret keys the

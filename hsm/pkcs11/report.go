@@ -44,6 +44,7 @@ func (p *Profile) writeHead(w io.Writer) {
 	}
 	fmt.Fprintf(w, "AES-GCM\tIV %s, %d bytes%s\n", p.GCM.IV, p.GCM.IVBytes, emptyIVText[p.GCM.EmptyIV])
 	fmt.Fprintf(w, "EC points\t%s\n", p.ECPoint)
+	fmt.Fprintf(w, "Transport\t%s\n", p.Transport.text())
 	if s := p.Sessions; s != nil {
 		limit := "the token names no limit"
 		if s.Claimed != 0 {
@@ -61,6 +62,14 @@ func (p *Profile) writeHead(w io.Writer) {
 	for _, c := range p.Codes {
 		fmt.Fprintf(w, "Code\t%s for a %s\n", c.Code, c.For)
 	}
+}
+
+// text says whether keys travel.
+func (p *TransportProfile) text() string {
+	if p.Problem != "" {
+		return "keys do not travel to other tokens: " + p.Problem
+	}
+	return fmt.Sprintf("keys travel to other tokens by AES key wrap (%s) under RSAES-OAEP (%s)", strings.Join(p.Wraps, ", "), strings.Join(p.OAEP, ", "))
 }
 
 var emptyIVText = map[string]string{

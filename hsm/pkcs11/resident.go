@@ -10,7 +10,6 @@ import (
 	"github.com/miekg/pkcs11"
 
 	"kmsgate/hsm"
-	"kmsgate/hsm/keyspec"
 )
 
 // residentLabel is what the labels of resident keys begin with.
@@ -22,7 +21,7 @@ const residentIDBytes = 16
 // residencyFor says where a new key will live: in the token if its store wants
 // that, or if the token cannot wrap such keys.
 func (e *Engine) residencyFor(k *hsm.Key) hsm.Residency {
-	if k.Usage != keyspec.ImportWrapping && slices.Contains(e.cfg.Resident, k.Store) {
+	if !wrapsTo(k.Usage) && slices.Contains(e.cfg.Resident, k.Store) {
 		return hsm.Resident
 	}
 	domain, ok := e.service.Load().find(k.Store, hsm.DomainKey, k.Generation)
