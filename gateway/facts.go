@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"kmsgate/hsm/keyspec"
+	"kmsgate/metadata"
 	"kmsgate/policy"
 )
 
@@ -111,9 +112,7 @@ var keyFacts = map[string]func(*facts) []string{
 	"kms:multiregion": func(f *facts) []string {
 		return f.ofKey("MultiRegion", func(r *resource) string { return strconv.FormatBool(r.key.MultiRegionRole != "") })
 	},
-	"kms:multiregionkeytype": func(f *facts) []string {
-		return f.ofKey("", func(r *resource) string { return string(r.key.MultiRegionRole) })
-	},
+	"kms:multiregionkeytype": (*facts).multiRegionKeyType,
 }
 
 func one(value string) []string {
@@ -201,6 +200,17 @@ func (f *facts) keySpec() []string {
 
 func (f *facts) keyUsage() []string {
 	return f.ofKey("KeyUsage", func(r *resource) string { return string(r.key.Usage) })
+}
+
+// multiRegionKeyType is the part of a multi-Region key; a new one is the primary.
+func (f *facts) multiRegionKeyType() []string {
+	if role := f.ofKey("", func(r *resource) string { return string(r.key.MultiRegionRole) }); role != nil {
+		return role
+	}
+	if f.call.op.name == "CreateKey" && slices.Equal(f.given("MultiRegion"), []string{"true"}) {
+		return one(string(metadata.Primary))
+	}
+	return nil
 }
 
 // side is what the names of the members about the target begin with.

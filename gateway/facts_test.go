@@ -138,6 +138,11 @@ func TestFactsOfRequests(t *testing.T) {
 				"kms:bypasspolicylockoutsafetycheck": "true", "aws:requesttag/a": "1", "aws:tagkeys": "A b",
 			}},
 		},
+		"CreateKey of several Regions": {
+			serviceKMS, "CreateKey", `{"MultiRegion":true}`,
+			resource{},
+			[]map[string]string{{"kms:multiregion": "true", "kms:multiregionkeytype": "PRIMARY"}},
+		},
 		"UntagResource": {
 			serviceKMS, "UntagResource", `{"TagKeys":["x"]}`, resource{key: key}, []map[string]string{ofKey, {"aws:tagkeys": "x"}},
 		},

@@ -13,6 +13,7 @@ import (
 	"kmsgate/hsm"
 	"kmsgate/hsm/keyspec"
 	"kmsgate/metadata"
+	"kmsgate/metadata/audit"
 	"kmsgate/policy"
 )
 
@@ -49,8 +50,6 @@ func checkOrigin(in *kmsapi.CreateKeyRequest) error {
 		return kmsapi.CustomKeyStoreNotFound()
 	case *in.Origin != keyspec.AWSKMS && *in.Origin != keyspec.External:
 		return kmsapi.OriginNotServed(*in.Origin)
-	case kmsapi.Or(in.MultiRegion, false):
-		return kmsapi.MultiRegionNotServed()
 	}
 	if row, _ := keyspec.Lookup(*in.KeySpec); *in.Origin == keyspec.External && !row.Importable() {
 		return kmsapi.ExternalKeySpec(row.Spec)
@@ -69,6 +68,9 @@ func (c *call) createKey(in *kmsapi.CreateKeyRequest) (work[kmsapi.CreateKeyResp
 			Description: kmsapi.Or(in.Description, ""),
 			CreatedAt:   c.now,
 		}}
+		if kmsapi.Or(in.MultiRegion, false) {
+			becomePrimary(c.entry)
+		}
 	}
 	document := metadata.KeyPolicy{Document: policy.DefaultKeyPolicy(c.caller.Account)}
 	if in.Policy != nil {
@@ -101,7 +103,7 @@ func (c *call) createKey(in *kmsapi.CreateKeyRequest) (work[kmsapi.CreateKeyResp
 		}
 		out := &kmsapi.CreateKeyResponse{KeyMetadata: metadataOf(entry)}
 		c.made = entry.ARN()
-		c.event.ResponseElements = keyMetadataElements(&out.KeyMetadata)
+		c.event.ResponseElements = audit.Members{keyMetadataElement("keyMetadata", &out.KeyMetadata)}
 		return out, nil
 	}
 	return work[kmsapi.CreateKeyResponse]{do: do, commit: commit}, nil
@@ -140,6 +142,9 @@ func (c *call) newMaterial(ctx context.Context, key *metadata.KeyEntry) (metadat
 	})
 	if err != nil {
 		return metadata.Material{}, c.failed(key, keySpecText(key.Spec), err)
+	}
+	if key.MultiRegionRole != "" && made.Residency != hsm.Wrapped {
+		return metadata.Material{}, cmpError(token.Destroy(ctx, c.onBehalf(key), &made), kmsapi.ResidentNotMultiRegion(key.Spec))
 	}
 	return metadata.Material{Key: made, Current: true, CreatedAt: c.now}, nil
 }
@@ -255,6 +260,7 @@ func metadataOf(k *metadata.KeyEntry) kmsapi.KeyMetadata {
 		m.CurrentKeyMaterialID = current.MaterialID.String()
 	}
 	noteExpiry(&m, k)
+	m.MultiRegion, m.MultiRegionConfiguration = k.MultiRegionRole != "", relativesOf(k)
 	if k.DeletionAt != nil {
 		m.DeletionDate = kmsapi.Timestamp{Time: *k.DeletionAt}
 	}

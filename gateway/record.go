@@ -183,8 +183,8 @@ func lowerCamel(name string) string {
 	return string(unicode.ToLower(r)) + name[size:]
 }
 
-// keyMetadataElements are the responseElements of CreateKey.
-func keyMetadataElements(m *kmsapi.KeyMetadata) audit.Members {
+// keyMetadataElement is a key's metadata in responseElements, under a name.
+func keyMetadataElement(name string, m *kmsapi.KeyMetadata) audit.Member {
 	members := []audit.Member{
 		audit.String("aWSAccountId", m.AWSAccountID), audit.String("keyId", m.KeyID), audit.String("arn", m.ARN),
 		audit.Date("creationDate", m.CreationDate.Time), audit.Bool("enabled", m.Enabled),
@@ -211,7 +211,10 @@ func keyMetadataElements(m *kmsapi.KeyMetadata) audit.Members {
 	if m.CurrentKeyMaterialID != "" {
 		members = append(members, audit.String("currentKeyMaterialId", m.CurrentKeyMaterialID))
 	}
-	return audit.Members{audit.Object("keyMetadata", members...)}
+	if related, ok := memberOf("multiRegionConfiguration", reflect.ValueOf(m.MultiRegionConfiguration)); ok {
+		members = append(members, related)
+	}
+	return audit.Object(name, members...)
 }
 
 // finish completes the record with the outcome and returns its exact bytes.

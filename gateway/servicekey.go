@@ -141,7 +141,7 @@ func (c *call) serviceKeyEvent(entry *metadata.KeyEntry, alias string) *audit.Ev
 	return &audit.Event{
 		Identity: audit.Internal(entry.Account), Time: c.now, Source: serviceKMS.eventSource(), Name: "CreateKey",
 		Region: entry.Region, SourceIP: "AWS Internal", EventID: uuid.NewString(), Type: audit.ServiceEvent,
-		ResponseElements: keyMetadataElements(&m),
+		ResponseElements: audit.Members{keyMetadataElement("keyMetadata", &m)},
 		Resources: []audit.Resource{
 			audit.KeyResource(entry.Account, entry.ARN()),
 			audit.KeyResource(entry.Account, arn.AliasARNOf(entry.Region, entry.Account, alias)),

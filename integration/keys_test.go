@@ -94,7 +94,6 @@ func TestCreateKeyRefusals(t *testing.T) {
 		{"SM2", m{"KeySpec": "SM2", "KeyUsage": "SIGN_VERIFY"}, "UnsupportedOperationException", "KeySpec SM2 is not supported in this Region"},
 		{"spec under both names", m{"KeySpec": "SYMMETRIC_DEFAULT", "CustomerMasterKeySpec": "SYMMETRIC_DEFAULT"}, "ValidationException", "You cannot specify KeySpec and CustomerMasterKeySpec in the same request. CustomerMasterKeySpec is deprecated."},
 		{"imported", m{"Origin": "EXTERNAL", "KeySpec": "ML_DSA_44", "KeyUsage": "SIGN_VERIFY"}, "UnsupportedOperationException", "KeySpec ML_DSA_44 is not supported for Origin EXTERNAL"},
-		{"multi-Region", m{"MultiRegion": true}, "UnsupportedOperationException", "Multi-Region keys are not supported in this Region"},
 		{"XksKeyId without its store", m{"XksKeyId": "a"}, "ValidationException", "XksKeyId can be specified only if Origin is EXTERNAL_KEY_STORE."},
 		{"description too long", m{"Description": strings.Repeat("d", 8193)}, "ValidationException", "1 validation error detected: Value '" + strings.Repeat("d", 8193) + "' at 'description' failed to satisfy constraint: Member must have length less than or equal to 8192"},
 		{"duplicate tag", m{"Tags": []m{{"TagKey": "a", "TagValue": "1"}, {"TagKey": "a", "TagValue": "2"}}}, "TagException", "Duplicate tag keys"},

@@ -103,7 +103,7 @@ func AliasARNOf(region, account, name string) string {
 // lower-case hexadecimal digits for a multi-Region key. An upper-case UUID has
 // the shape too, though no key has such an id.
 func IsKeyID(s string) bool {
-	if hex, ok := strings.CutPrefix(s, "mrk-"); ok {
+	if hex, ok := strings.CutPrefix(s, MultiRegionPrefix); ok {
 		return len(hex) == 32 && isHex(hex, false)
 	}
 	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
@@ -112,8 +112,11 @@ func IsKeyID(s string) bool {
 	return isHex(s[:8]+s[9:13]+s[14:18]+s[19:23]+s[24:], true)
 }
 
+// MultiRegionPrefix is what the ids of multi-Region keys begin with.
+const MultiRegionPrefix = "mrk-"
+
 // IsMultiRegion tells whether a key id is that of a multi-Region key.
-func IsMultiRegion(id string) bool { return strings.HasPrefix(id, "mrk-") }
+func IsMultiRegion(id string) bool { return strings.HasPrefix(id, MultiRegionPrefix) }
 
 func isHex(s string, upper bool) bool {
 	for _, c := range []byte(s) {

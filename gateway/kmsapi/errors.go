@@ -212,9 +212,13 @@ func OriginNotServed(o keyspec.Origin) *Error {
 	return &Error{UnsupportedOperationException, "Origin " + string(o) + " is not supported in this Region"}
 }
 
-// MultiRegionNotServed refuses a multi-Region key.
-func MultiRegionNotServed() *Error {
-	return &Error{UnsupportedOperationException, "Multi-Region keys are not supported in this Region"}
+// ResidentNotMultiRegion refuses a multi-Region key whose material could not leave the
+// token that makes it.
+func ResidentNotMultiRegion(s keyspec.Spec) *Error {
+	return &Error{
+		UnsupportedOperationException,
+		"Multi-Region keys of KeySpec " + string(s) + " are not supported in this Region: their material is kept in the token itself and cannot be replicated.",
+	}
 }
 
 // CustomKeyStoreNotFound refuses the id of a custom key store that does not exist.

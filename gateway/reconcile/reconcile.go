@@ -38,9 +38,16 @@ type Reconciler struct {
 	Holder  uuid.UUID
 	metrics *metrics
 	watched *watched
+	wake    map[string]chan struct{} // by job
 }
 
 // New makes a Reconciler.
 func New(c Config) *Reconciler {
-	return &Reconciler{Config: c, Holder: uuid.New(), metrics: newMetrics(c.Metrics), watched: newWatched(c.Metrics)}
+	r := &Reconciler{
+		Config: c, Holder: uuid.New(), metrics: newMetrics(c.Metrics), watched: newWatched(c.Metrics), wake: map[string]chan struct{}{},
+	}
+	for _, j := range jobs {
+		r.wake[j.name] = make(chan struct{}, 1)
+	}
+	return r
 }

@@ -82,6 +82,15 @@ func (r *Reconciler) Run(ctx context.Context) {
 	running.Wait()
 }
 
+// Wake has a job begin at once in this process: what it is there for has just been
+// committed. A job that runs is begun again after it. It does not wait.
+func (r *Reconciler) Wake(job string) {
+	select {
+	case r.wake[job] <- struct{}{}:
+	default: // it is woken already
+	}
+}
+
 // repeat does a job over and over. Instances that were started together do not ask
 // together.
 func (r *Reconciler) repeat(ctx context.Context, j job) {
@@ -92,6 +101,7 @@ func (r *Reconciler) repeat(ctx context.Context, j job) {
 		case <-ctx.Done():
 			return
 		case <-wait.C:
+		case <-r.wake[j.name]:
 		}
 		err := r.work(ctx, j)
 		if err != nil && fit { // once, not every time

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -130,6 +131,33 @@ func TestJobsEndWithTheirContext(t *testing.T) {
 	if got := count(t, registry, runsName, outcomeFailed); got != 0 {
 		t.Errorf("%v runs have failed, want none for having been stopped", got)
 	}
+}
+
+// TestJobsAreWoken: a job whose time is far off begins at once, and again if it is
+// woken while it works, however often.
+func TestJobsAreWoken(t *testing.T) {
+	t.Parallel()
+	r, _ := newRunner(func(context.Context) error { return nil })
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	began := make(chan struct{}, 10)
+	r.wake["test"] = make(chan struct{}, 1)
+	var running sync.WaitGroup
+	running.Go(func() {
+		r.repeat(ctx, job{"test", 24 * time.Hour, func(*Reconciler, context.Context, time.Time) (int, error) {
+			began <- struct{}{}
+			return 0, nil
+		}})
+	})
+	r.Wake("test")
+	<-began
+	for range 3 {
+		r.Wake("test")
+	}
+	<-began
+	stop()
+	running.Wait()
+	r.Wake("none")
 }
 
 func TestRunEnds(t *testing.T) {
