@@ -74,6 +74,9 @@ type moduleConfig struct {
 	Path string `yaml:"path,omitempty"`
 	// InitArguments is handed to C_Initialize as the reserved string. Optional.
 	InitArguments string `yaml:"init_arguments,omitempty"`
+	// ReturnCodes gives the vendor's own return codes a class, by name. Optional:
+	// what the README of hsm lists.
+	ReturnCodes map[uint]string `yaml:"return_codes,omitempty"`
 	// Environment is set before the library is loaded. Optional.
 	Environment map[string]string `yaml:"environment,omitempty"`
 	Tokens      []tokenConfig     `yaml:"tokens,omitempty"`

@@ -154,6 +154,9 @@ func (c *config) checkModules() error {
 		if err != nil {
 			return err
 		}
+		if err := pkcs11.CheckReturnCodes(m.ReturnCodes); err != nil {
+			return &configError{at + ".return_codes", err.Error()}
+		}
 		paths[m.Path] = true
 		for j, t := range m.Tokens {
 			if err := t.check(fmt.Sprintf("%s.tokens[%d]", at, j), names); err != nil {

@@ -69,6 +69,8 @@ func TestTokenSettingsReachTheEngine(t *testing.T) {
 	for _, change := range [][2]string{
 		{"strict: false", "strict: true"},
 		{"iv: given", "iv: appended"},
+		{"#return_codes:", "return_codes:"},
+		{"#  0x80000123: busy", "  0x80000123: busy"},
 		{"#wrap_mechanisms: [0x210B, 0x2109]", "wrap_mechanisms: [0x210B, 0x80000171]"},
 		{"residency: wrapped", "residency: resident"},
 		{"generation_timeout: 60s", "generation_timeout: 2m"},
@@ -82,6 +84,9 @@ func TestTokenSettingsReachTheEngine(t *testing.T) {
 	token := engineConfigOf(c.Modules[0], c.Modules[0].Tokens[0])
 	if !token.Strict || token.IV != pkcs11.IVAppended || !reflect.DeepEqual(token.WrapMechanisms, []uint{0x210B, 0x80000171}) {
 		t.Errorf("strict %v, iv %v, wrap_mechanisms %x; want true, appended, [210b 80000171]", token.Strict, token.IV, token.WrapMechanisms)
+	}
+	if want := map[uint]string{0x80000123: "busy"}; !reflect.DeepEqual(token.ReturnCodes, want) {
+		t.Errorf("return_codes %v, want %v", token.ReturnCodes, want)
 	}
 	if got := c.residentStores("main"); !reflect.DeepEqual(got, []string{"default-us-east-1"}) || c.Regions[0].Residency != hsm.Resident {
 		t.Errorf("resident stores of the token are %q, want the region's", got)
@@ -108,6 +113,8 @@ func TestSettingsThatCannotWork(t *testing.T) {
 		{"unknown IV", "iv: given", "iv: mine", "modules[0].tokens[0].iv: must be given, written or appended"},
 		{"wrap mechanism in words", "#wrap_mechanisms: [0x210B, 0x2109]", "wrap_mechanisms: [KWP]", `"KWP" is not a number`},
 		{"wrap mechanism alone", "#wrap_mechanisms: [0x210B, 0x2109]", "wrap_mechanisms: KWP", `"KWP" is not a list of numbers`},
+		{"unknown class", "#return_codes:", "return_codes: {0x80000123: odd}", `modules[0].return_codes: return code 0x80000123: class "odd" is not one of data, `},
+		{"the standard's code", "#return_codes:", "return_codes: {0x30: busy}", "modules[0].return_codes: return code 0x30 is CKR_DEVICE_ERROR"},
 		{"external residency", "residency: wrapped", "residency: external", "regions[0].residency: must be wrapped or resident"},
 		{"no time for a pair", "generation_timeout: 60s", "generation_timeout: 1ms", "generation_timeout: must be 1s to 10m0s"},
 		{"no issuer", "#credentials:\n", badCredential("issuer: oidc.example.com"), `credentials[0].issuer: "oidc.example.com" is not the URL`},

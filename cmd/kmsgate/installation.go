@@ -101,7 +101,7 @@ func engineConfigOf(m moduleConfig, t tokenConfig) pkcs11.Config {
 	return pkcs11.Config{
 		Module: m.Path, InitArguments: m.InitArguments, Label: t.Label, Serial: t.Serial, PIN: pkcs11.PINFile(t.PINFile),
 		MaxSessions: t.MaxSessions, MaxHandles: t.CachedKeys, CallTimeout: t.CallTimeout,
-		Strict: t.Strict, IV: ivModes[t.IV], WrapMechanisms: t.WrapMechanisms,
+		Strict: t.Strict, IV: ivModes[t.IV], WrapMechanisms: t.WrapMechanisms, ReturnCodes: m.ReturnCodes,
 	}
 }
 

@@ -75,7 +75,7 @@ func TestDestroyIsNotDoneWhereTheTokenFails(t *testing.T) {
 func TestDestroyIsNotDoneWhileAnUnwrappedKeyStays(t *testing.T) {
 	for name, code := range map[string]uint{"the device fails": pkcs11.CKR_FUNCTION_FAILED, "the token is busy": 0x80000041} {
 		t.Run(name, func(t *testing.T) {
-			e, shim := openWithShim(t, nil)
+			e, shim := openWithShim(t, func(c *Config) { c.ReturnCodes = map[uint]string{0x80000041: "busy"} })
 			before := sessionObjects(t, e)
 			k := generate(t, e, "doomed")
 			encryptWorks(t, e, k)

@@ -60,6 +60,12 @@ type Config struct {
 	// long in software; zero means 60 s.
 	GenerateTimeout time.Duration
 
+	// ReturnCodes gives the vendor's own return codes, from 0x80000000 on, the
+	// class that decides what is done about them; the README of hsm lists the
+	// classes. It comes before what is known of the vendor. A code that is
+	// unknown is of the class device.
+	ReturnCodes map[uint]string
+
 	IV IVMode // who makes GCM's IVs
 	// WrapMechanisms are tried in this order for new domain keys; nil means
 	// the list that the README of hsm gives.
@@ -86,6 +92,9 @@ func (c *Config) normalize() error {
 		return fmt.Errorf("pkcs11: IV mode %d is unknown", c.IV)
 	case c.MaxSessions < 0 || c.OwnerSessions < 0 || c.MaxHandles < 0 || c.MaxQueue < 0 || c.CallTimeout < 0 || c.GenerateTimeout < 0 || c.QuiesceTimeout < 0:
 		return errors.New("pkcs11: a limit is negative")
+	}
+	if err := CheckReturnCodes(c.ReturnCodes); err != nil {
+		return fmt.Errorf("pkcs11: %w", err)
 	}
 	c.OwnerSessions = orDefault(c.OwnerSessions, 4)
 	c.MaxHandles = orDefault(c.MaxHandles, 1000)
@@ -123,6 +132,7 @@ type Engine struct {
 
 	// Found out when the token first came up, and not changed after.
 	serial            string
+	codes             vendorCodes
 	damaged           []returnCode // what C_Decrypt says of damaged ciphertexts
 	damagedBlob       []returnCode // what C_UnwrapKey says of a damaged blob
 	wrapMech          uint         // for new domain keys
@@ -212,7 +222,11 @@ func (e *Engine) start(ctx context.Context) error {
 	if err := e.module.initialize(); err != nil {
 		return err
 	}
-	info, err := e.attach(ctx)
+	var info pkcs11.TokenInfo
+	err := e.learnCodes()
+	if err == nil {
+		info, err = e.attach(ctx)
+	}
 	if err == nil {
 		e.serial = info.SerialNumber
 		e.limit(info)
@@ -225,7 +239,7 @@ func (e *Engine) start(ctx context.Context) error {
 		if e := e.module.finalize(); e != nil {
 			err = fmt.Errorf("%w; and %w", err, e)
 		}
-		return answer(err)
+		return answer(e.codes.explain(err))
 	}
 	e.cfg.Logger.Info("token in service", "label", info.Label, "serial", info.SerialNumber, "model", info.Model,
 		"sessions", e.pool.max, "wrap_mechanism", mechanismName(e.wrapMech), "key_specs", e.findings.specs())

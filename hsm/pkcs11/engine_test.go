@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"reflect"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -226,27 +225,6 @@ func TestClosedEngineRefuses(t *testing.T) {
 		t.Errorf("Check after Close = %v, want %v", err, hsm.ErrUnavailable)
 	}
 	must(t, e.Close())
-}
-
-// TestReturnCodeTableIsComplete holds the table against miekg/pkcs11's names
-// of the codes of PKCS#11 v2.40.
-func TestReturnCodeTableIsComplete(t *testing.T) {
-	for code := range uint(0x250) {
-		text := pkcs11.Error(code).Error()
-		_, name, _ := strings.Cut(text, "CKR_")
-		row, ok := returnCodes[returnCode(code)]
-		if name != "" && (!ok || row.name != "CKR_"+name) {
-			t.Errorf("code 0x%X = %q in the table, want CKR_%s", code, row.name, name)
-		}
-		if ok && (row.class == classAnswer || (row.class == classOK) != (code == 0)) {
-			t.Errorf("code 0x%X has class %s", code, classes[row.class].name)
-		}
-	}
-	for c, row := range classes {
-		if row.name == "" || (row.answer == nil) != (class(c) == classOK) {
-			t.Errorf("class %d = %+v", c, row)
-		}
-	}
 }
 
 // TestBindingCoversEveryField changes each field of a key by reflection, so

@@ -77,7 +77,7 @@ func lost(err error) bool {
 		if !ok {
 			return false
 		}
-		_, known := returnCodes[call.code]
+		_, known := call.row()
 		return known && !slices.Contains(ambiguous, call.code)
 	default:
 		return false

@@ -168,7 +168,7 @@ func TestHungUnwrapCostsOnlyItsOwnersShare(t *testing.T) {
 // TestReturnCodes injects each class of code once into Encrypt, and says what
 // the caller sees and whether the next call works.
 func TestReturnCodes(t *testing.T) {
-	e, shim := openWithShim(t, nil)
+	e, shim := openWithShim(t, func(c *Config) { c.ReturnCodes = map[uint]string{0x80000041: "busy"} })
 	k := generate(t, e, "k")
 	for _, c := range []struct {
 		function softhsm.Function
@@ -281,7 +281,7 @@ func TestNewWordsForBadDataAreNoTrouble(t *testing.T) {
 }
 
 func TestFatalCodeTakesTheTokenOut(t *testing.T) {
-	e, shim := openWithShim(t, nil)
+	e, shim := openWithShim(t, func(c *Config) { c.ReturnCodes = map[uint]string{0x80000076: "fatal"} })
 	k := generate(t, e, "k")
 	shim.Fail(softhsm.Encrypt, 0x80000076, 1)
 	for range 2 {

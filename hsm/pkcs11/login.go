@@ -110,8 +110,8 @@ func (e *Engine) mayTry(ctx context.Context, info pkcs11.TokenInfo) error {
 // tryPIN calls C_Login once.
 func (e *Engine) tryPIN(ctx context.Context, session handle, pin []byte, info pkcs11.TokenInfo) error {
 	start := e.cfg.Clock()
-	err := e.module.lib.login(session, pin)
-	c := classOf(err, false)
+	err := e.codes.explain(e.module.lib.login(session, pin))
+	c := e.loginClass(err, pin)
 	e.cfg.Observe("login", classes[c].name, e.cfg.Clock().Sub(start))
 	if call, ok := errors.AsType[*callError](err); ok && call.code == pkcs11.CKR_USER_ALREADY_LOGGED_IN {
 		return fmt.Errorf("%w: somebody else in this process is logged in", hsm.ErrUnavailable)
@@ -127,6 +127,18 @@ func (e *Engine) tryPIN(ctx context.Context, session handle, pin []byte, info pk
 		return fmt.Errorf("%w; and the mark could not be set: %w", refused, err)
 	}
 	return refused
+}
+
+// loginClass is the class of what C_Login said. What a vendor says in words that
+// nobody knows may be that the PIN is wrong: a PIN that has not worked here yet
+// is not tried again then.
+func (e *Engine) loginClass(err error, pin []byte) class {
+	if call, ok := errors.AsType[*callError](err); ok && call.code >= firstVendorCode && !e.proven.holds(pin) {
+		if _, known := call.row(); !known {
+			return classPIN
+		}
+	}
+	return classOf(err, false)
 }
 
 // LoginOnce tries the PIN once, whatever marks and flags say, because an
@@ -150,6 +162,9 @@ func LoginOnce(ctx context.Context, cfg Config) (serial string, err error) {
 			err = e
 		}
 	}()
+	if err := e.learnCodes(); err != nil {
+		return "", err
+	}
 	slot, info, err := e.module.findSlot(cfg.Label, cfg.Serial)
 	if err != nil {
 		return "", err

@@ -56,13 +56,16 @@ func (e *Engine) lookUpToken() (info pkcs11.TokenInfo, err error) {
 			err = e
 		}
 	}()
+	if err := e.learnCodes(); err != nil {
+		return info, err
+	}
 	_, info, err = e.module.findSlot(e.cfg.Label, e.cfg.Serial)
 	return info, err
 }
 
 // judgeLogin leaves a mark if a login was refused for its PIN.
 func (e *Engine) judgeLogin(ctx context.Context, err error, info pkcs11.TokenInfo) error {
-	if classOf(managed("C_Login", err), false) != classPIN {
+	if e.loginClass(e.codes.explain(managed("C_Login", err)), nil) != classPIN {
 		return err
 	}
 	refused := fmt.Errorf("%w by token %s: %w", hsm.ErrPIN, info.SerialNumber, err)

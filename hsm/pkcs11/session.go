@@ -127,6 +127,7 @@ func (s *session) call(j job) ([]byte, error) {
 	}
 	start := e.cfg.Clock()
 	out, err := j.run(s, j.key, j.in)
+	err = e.codes.explain(err)
 	e.cfg.Observe(j.mechanism, classes[classOf(err, j.key != 0)].name, e.cfg.Clock().Sub(start))
 	return out, err
 }
