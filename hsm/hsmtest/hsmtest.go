@@ -59,8 +59,9 @@ const discardTimeout = time.Minute
 // suite is one run.
 type suite struct {
 	Fixture
-	ctx  context.Context
-	kept map[kind]*hsm.Key // one key of each kind, made when it is first needed
+	ctx     context.Context
+	kept    map[kind]*hsm.Key // one key of each kind, made when it is first needed
+	through *hsm.Key          // the pair of OtherStore that keys travel to, made likewise
 
 	mu        sync.Mutex // guards residents
 	residents []hsm.Key  // to be discarded
@@ -133,6 +134,7 @@ func (s *suite) kindParts() (parts []part) {
 			}
 			add(func(t T) { s.editedRows(t, k) }, row.Spec, usage, "EditedRows")
 			add(func(t T) { s.wrongUse(t, k) }, row.Spec, usage, "WrongUse")
+			add(func(t T) { s.transport(t, k) }, row.Spec, usage, "Transport")
 			if !row.SlowToMake {
 				add(func(t T) { s.destroy(t, k) }, row.Spec, usage, "Destroy")
 			}

@@ -146,7 +146,8 @@ func lackingOf(specs ...keyspec.Spec) (parts []string) {
 			for _, a := range algorithms {
 				parts = append(parts, fmt.Sprintf("%s %s", spec, a))
 			}
-			parts = append(parts, fmt.Sprintf("%s %s EditedRows", spec, usage), fmt.Sprintf("%s %s WrongUse", spec, usage))
+			parts = append(parts, fmt.Sprintf("%s %s EditedRows", spec, usage), fmt.Sprintf("%s %s WrongUse", spec, usage),
+				fmt.Sprintf("%s %s Transport", spec, usage))
 			if !row.SlowToMake {
 				parts = append(parts, fmt.Sprintf("%s %s Destroy", spec, usage))
 			}
@@ -187,7 +188,7 @@ func wantSummary(t *testing.T, lacking []string) {
 func TestExercise(t *testing.T) {
 	lacking := exercise(t, configFor(newToken(t)), nil)
 	wantSummary(t, lacking)
-	wantLacking(t, lacking, append([]string{"ECC_NIST_EDWARDS25519 ED25519_PH_SHA_512"}, lackingOf(postQuantumOnes...)...))
+	wantLacking(t, lacking, append([]string{"ECC_NIST_EDWARDS25519 ED25519_PH_SHA_512", "ECC_NIST_EDWARDS25519 SIGN_VERIFY Transport"}, lackingOf(postQuantumOnes...)...))
 }
 
 // TestExerciseOfResidentKeys has all keys live in the token.
@@ -214,8 +215,14 @@ func TestExerciseOfPostQuantumKeys(t *testing.T) {
 				f.Specs, f.VerifyOutside = postQuantumOnes, verifyMLDSA
 			})
 			var want []string
-			if !c.ExternalMu {
-				want = []string{"ML_DSA_44 ML_DSA_SHAKE_256", "ML_DSA_65 ML_DSA_SHAKE_256", "ML_DSA_87 ML_DSA_SHAKE_256"}
+			if !c.Wraps { // nor does it sign message representatives
+				want = []string{
+					"ML_DSA_44 ML_DSA_SHAKE_256", "ML_DSA_44 SIGN_VERIFY Transport",
+					"ML_DSA_65 ML_DSA_SHAKE_256", "ML_DSA_65 SIGN_VERIFY Transport",
+					"ML_DSA_87 ML_DSA_SHAKE_256", "ML_DSA_87 SIGN_VERIFY Transport",
+					"ML_KEM_512 ENCAPSULATE_DECAPSULATE Transport", "ML_KEM_768 ENCAPSULATE_DECAPSULATE Transport",
+					"ML_KEM_1024 ENCAPSULATE_DECAPSULATE Transport",
+				}
 			}
 			wantLacking(t, lacking, want)
 		})
