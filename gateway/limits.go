@@ -59,23 +59,14 @@ func byPairSpec(c *call, in any) []bucket {
 
 // draw charges the caller for what the call does, once the keys are known and
 // the caller may use them: who may not learns nothing of a key from being
-// throttled. What is done to a key of another region counts there, too.
+// throttled.
 func (c *call) draw(in any) error {
-	if c.drawn {
+	if c.op.draws == nil || c.drawn {
 		return nil
 	}
 	c.drawn = true
-	var drawnOn []bucket
-	if c.op.draws != nil {
-		drawnOn = c.op.draws(c, in)
-	}
-	for _, b := range drawnOn {
+	for _, b := range c.op.draws(c, in) {
 		if !c.charge(b) {
-			return kmsapi.Throttled()
-		}
-	}
-	for _, r := range c.resources {
-		if r.key != nil && r.key.Region != c.region && !c.chargeIn(r.key.Region, c.op.bucket) {
 			return kmsapi.Throttled()
 		}
 	}

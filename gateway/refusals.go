@@ -20,6 +20,7 @@ var refusals = []refusal{
 	{"DisconnectCustomKeyStore", noCustomStores, false},
 	{"ReplicateKey", noReplicas, false},
 	{"UpdateCustomKeyStore", noCustomStores, false},
+	{"UpdatePrimaryRegion", noReplicas, false},
 }
 
 const (

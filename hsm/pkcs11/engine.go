@@ -2,8 +2,8 @@
 // implements [hsm.Token]: sessions, login, reconnect, the wrapping of keys and
 // a cache of unwrapped ones are its business and seen by nobody else.
 //
-// One engine owns a module file in a process: it alone initialises and
-// finalises it. It trusts the module and the token; it does not trust the rows
+// One engine owns a token, and a [Module] a module file in a process: it alone
+// initialises and finalises it, for all engines of its tokens. An engine trusts the module and the token; it does not trust the rows
 // that keys come from. The rules it follows are those of PKCS#11 v2.40 and of
 // what real tokens do, see the README of the hsm folder.
 package pkcs11
@@ -23,8 +23,8 @@ import (
 	"kmsgate/hsm"
 )
 
-// Config says which token to use and how. Module, one of Label and Serial, and
-// PIN are required.
+// Config says which token to use and how. One of Label and Serial, and PIN are
+// required; Module is too, except for [Module.Open].
 type Config struct {
 	Module        string // path of the PKCS#11 module
 	InitArguments string // C_Initialize's reserved string; NSS needs one
@@ -127,10 +127,11 @@ func orDefault[T int | time.Duration](v, def T) T {
 // Engine is a token in service. All methods are safe for concurrent use.
 type Engine struct {
 	cfg    Config
-	module *module
+	module *Module
 	proven provenPIN // used by whoever brings the token up, one at a time
 
 	// Found out when the token first came up, and not changed after.
+	// Module.claim writes the serial number.
 	serial            string
 	codes             vendorCodes
 	damaged           []returnCode // what C_Decrypt says of damaged ciphertexts
@@ -140,11 +141,14 @@ type Engine struct {
 	maxStuck          int64
 	findings          *findings
 
+	gate gate
 	// Written with the gate closed, read inside it.
+	found  bool // slot is the token's, since the module was last initialised
 	slot   uint
 	anchor handle // the session that holds the login, and does nothing else
 
 	epoch     atomic.Uint64 // one higher after every reconnect
+	failedIn  atomic.Uint64 // the generation of the module in which a reconnect failed last
 	service   atomic.Pointer[serviceKeys]
 	serviceMu sync.Mutex // held by whoever replaces service
 
@@ -167,27 +171,36 @@ type Engine struct {
 
 var errClosed = fmt.Errorf("%w: engine is closed", hsm.ErrUnavailable)
 
-// Open loads the module, finds the token, logs in, tests what the token can do
-// and finds the service keys. [hsm.ErrPIN] if the PIN was refused or must not
-// be tried.
+// Open opens a token of a module that this process uses no other token of. See
+// [Module.Open].
 func Open(ctx context.Context, cfg Config) (*Engine, error) {
+	return NewModule(cfg.Module, cfg.InitArguments).Open(ctx, cfg)
+}
+
+// Open finds the token, logs in, tests what the token can do and finds the
+// service keys. The configuration's Module and InitArguments are the module's
+// own. [hsm.ErrPIN] if the PIN was refused or must not be tried.
+func (m *Module) Open(ctx context.Context, cfg Config) (*Engine, error) {
+	cfg.Module, cfg.InitArguments = m.path, m.args
 	if err := cfg.normalize(); err != nil {
 		return nil, err
 	}
-	e := &Engine{cfg: cfg, closed: make(chan struct{}), creating: make(chan struct{}, 1), findings: newFindings(cfg.Strict)}
+	e := &Engine{cfg: cfg, module: m, closed: make(chan struct{}), creating: make(chan struct{}, 1), findings: newFindings(cfg.Strict)}
 	var err error
 	if e.proven, err = newProvenPIN(); err != nil {
-		return nil, fmt.Errorf("pkcs11: %w", err)
-	}
-	if e.module, err = loadModule(cfg.Module, cfg.InitArguments); err != nil {
 		return nil, fmt.Errorf("pkcs11: %w", err)
 	}
 	e.handles = newHandles(e)
 	e.pool = &pool{engine: e, max: 1}
 	e.service.Store(&serviceKeys{})
+	e.repair.sooner = make(chan struct{}, 1)
+	e.repair.running = make(chan struct{}) // the start is like a repair
+	e.halt()
+	e.gate.Lock()
 	started := make(chan error)
 	go func() {
 		err := e.start(ctx)
+		e.gate.Unlock()
 		select {
 		case started <- err:
 		case <-ctx.Done(): // nobody waits any more
@@ -200,7 +213,6 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 		return nil, fmt.Errorf("pkcs11: %w", lateError(ctx))
 	}
 	if err != nil {
-		e.module.unload()
 		return nil, fmt.Errorf("pkcs11: %w", err)
 	}
 	return e, nil
@@ -209,7 +221,6 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 // abort undoes a start whose caller has gone.
 func (e *Engine) abort(err error) {
 	if err != nil {
-		e.module.unload()
 		return
 	}
 	if err := e.Close(); err != nil {
@@ -217,9 +228,9 @@ func (e *Engine) abort(err error) {
 	}
 }
 
-// start brings the token up for the first time.
+// start brings the token up for the first time. The gate is closed.
 func (e *Engine) start(ctx context.Context) error {
-	if err := e.module.initialize(); err != nil {
+	if err := e.module.join(e); err != nil {
 		return err
 	}
 	var info pkcs11.TokenInfo
@@ -228,7 +239,6 @@ func (e *Engine) start(ctx context.Context) error {
 		info, err = e.attach(ctx)
 	}
 	if err == nil {
-		e.serial = info.SerialNumber
 		e.limit(info)
 		err = e.selfTest()
 	}
@@ -236,24 +246,22 @@ func (e *Engine) start(ctx context.Context) error {
 		err = e.findServiceKeys(e.cfg.ServiceKeys)
 	}
 	if err != nil {
-		if e := e.module.finalize(); e != nil {
+		if e := e.module.leave(e); e != nil {
 			err = fmt.Errorf("%w; and %w", err, e)
 		}
 		return answer(e.codes.explain(err))
+	}
+	for e.resume(); !e.repair.ended(); e.resume() { // halted by somebody who waits for the gate
 	}
 	e.cfg.Logger.Info("token in service", "label", info.Label, "serial", info.SerialNumber, "model", info.Model,
 		"sessions", e.pool.max, "wrap_mechanism", mechanismName(e.wrapMech), "key_specs", e.findings.specs())
 	return nil
 }
 
-// attach finds the token, opens the anchor session and logs in. Nobody else
-// is inside the gate.
+// attach finds the token, opens the anchor session and logs in. The gate is
+// closed.
 func (e *Engine) attach(ctx context.Context) (info pkcs11.TokenInfo, err error) {
-	label, serial := e.cfg.Label, e.cfg.Serial
-	if e.serial != "" {
-		serial = e.serial
-	}
-	if e.slot, info, err = e.module.findSlot(label, serial); err != nil {
+	if info, err = e.findToken(); err != nil {
 		return info, err
 	}
 	if e.anchor, err = e.module.openSession(e.slot); err != nil {
@@ -261,6 +269,26 @@ func (e *Engine) attach(ctx context.Context) (info pkcs11.TokenInfo, err error) 
 	}
 	e.epoch.Add(1)
 	return info, e.login(ctx, e.anchor, info)
+}
+
+// findToken finds the token's slot by label and serial number. It looks first
+// where the token was, because another one might keep it waiting.
+func (e *Engine) findToken() (info pkcs11.TokenInfo, err error) {
+	if info, there := e.inPlace(); there {
+		return info, nil
+	}
+	label, serial := e.cfg.Label, e.cfg.Serial
+	if e.serial != "" {
+		serial = e.serial
+	}
+	slot, info, err := e.module.findSlot(label, serial)
+	if err == nil && e.serial == "" {
+		err = e.module.claim(e, info.SerialNumber)
+	}
+	if err == nil {
+		e.slot, e.found = slot, true
+	}
+	return info, err
 }
 
 // Sessions beside the work sessions: a margin for the anchor, health, and for
@@ -297,8 +325,9 @@ func (e *Engine) spawn(f func()) bool {
 }
 
 // Close stops the engine: it waits for the calls in flight, at most the
-// quiesce timeout, and finalises the module. If a call does not return, the
-// module stays as it is, because finalising it would crash the process, and
+// quiesce timeout, ends the token's sessions and, if it is the module's last
+// engine, finalises the module. If a call does not return, token and module
+// stay as they are, because finalising the module would crash the process, and
 // Close returns an error.
 func (e *Engine) Close() error {
 	e.mu.Lock()
@@ -310,18 +339,24 @@ func (e *Engine) Close() error {
 	}
 	close(e.closed)
 	e.pool.reset(errClosed)
-	if !e.module.closeGate(e.cfg.QuiesceTimeout) {
-		return fmt.Errorf("%w: a call has not returned; the module is left as it is", hsm.ErrDeadline)
+	if !e.gate.close(e.cfg.QuiesceTimeout) {
+		return fmt.Errorf("%w; the module is left as it is", errInFlight)
 	}
 	e.epoch.Add(1)
-	err := e.module.finalize()
-	e.module.gate.Unlock()
+	err := e.module.leave(e)
+	e.gate.Unlock()
 	e.handles.reset()
 	e.goroutines.Wait()
-	if err == nil {
-		e.module.unload()
-	}
 	return err
+}
+
+func (e *Engine) isClosed() bool {
+	select {
+	case <-e.closed:
+		return true
+	default:
+		return false
+	}
 }
 
 // Stats is a snapshot of the engine.

@@ -149,31 +149,27 @@ func LoginOnce(ctx context.Context, cfg Config) (serial string, err error) {
 	if err := cfg.normalize(); err != nil {
 		return "", err
 	}
-	e := &Engine{cfg: cfg}
-	if e.module, err = loadModule(cfg.Module, cfg.InitArguments); err != nil {
-		return "", err
-	}
-	defer e.module.unload()
-	if err := e.module.initialize(); err != nil {
-		return "", err
-	}
-	defer func() {
-		if e := e.module.finalize(); err == nil {
-			err = e
-		}
-	}()
+	e := &Engine{cfg: cfg, module: NewModule(cfg.Module, cfg.InitArguments)}
+	err = e.module.alone(func() (err error) {
+		serial, err = e.loginOnce(ctx)
+		return err
+	})
+	return serial, err
+}
+
+func (e *Engine) loginOnce(ctx context.Context) (serial string, err error) {
 	if err := e.learnCodes(); err != nil {
 		return "", err
 	}
-	slot, info, err := e.module.findSlot(cfg.Label, cfg.Serial)
+	info, err := e.findToken()
 	if err != nil {
 		return "", err
 	}
-	session, err := e.module.openSession(slot)
+	session, err := e.module.openSession(e.slot)
 	if err != nil {
 		return info.SerialNumber, answer(err)
 	}
-	pin, err := cfg.PIN()
+	pin, err := e.cfg.PIN()
 	if err != nil {
 		return info.SerialNumber, fmt.Errorf("token PIN: %w", err)
 	}

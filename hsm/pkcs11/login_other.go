@@ -20,7 +20,7 @@ func LoginBy(ctx context.Context, cfg Config, login func(pin []byte) error) (ser
 	if err := cfg.normalize(); err != nil {
 		return "", err
 	}
-	e := &Engine{cfg: cfg}
+	e := &Engine{cfg: cfg, module: NewModule(cfg.Module, cfg.InitArguments)}
 	info, err := e.lookUpToken()
 	if err != nil {
 		return "", answer(err)
@@ -44,22 +44,13 @@ func LoginBy(ctx context.Context, cfg Config, login func(pin []byte) error) (ser
 
 // lookUpToken finds the one token that is meant, and lets go of the module again.
 func (e *Engine) lookUpToken() (info pkcs11.TokenInfo, err error) {
-	if e.module, err = loadModule(e.cfg.Module, e.cfg.InitArguments); err != nil {
-		return info, err
-	}
-	defer e.module.unload()
-	if err := e.module.initialize(); err != nil {
-		return info, err
-	}
-	defer func() {
-		if e := e.module.finalize(); err == nil {
-			err = e
+	err = e.module.alone(func() (err error) {
+		if err := e.learnCodes(); err != nil {
+			return err
 		}
-	}()
-	if err := e.learnCodes(); err != nil {
-		return info, err
-	}
-	_, info, err = e.module.findSlot(e.cfg.Label, e.cfg.Serial)
+		info, err = e.findToken()
+		return err
+	})
 	return info, err
 }
 

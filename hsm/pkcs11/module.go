@@ -3,56 +3,163 @@ package pkcs11
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
-	"time"
+	"sync/atomic"
 
 	"github.com/miekg/pkcs11"
 )
 
-// module is one PKCS#11 module file, initialised once in this process.
-type module struct {
-	ctx *pkcs11.Ctx // management
-	lib *library    // data plane
-	// gate is held for reading by every C call and for writing by those that
-	// end sessions under everybody: C_Finalize with a call in flight crashes
-	// the process.
-	gate sync.RWMutex
+// Module is a PKCS#11 module file for all of its tokens that this process
+// serves: loaded and initialised with the first engine that is opened, until
+// the last one is closed. Its methods are safe for concurrent use.
+type Module struct {
+	path string
 	args string // C_Initialize's reserved string
+
+	// Written while there is no engine.
+	ctx *pkcs11.Ctx // management
+	lib *library    // data plane; nil while the file is not loaded
+
+	generation atomic.Uint64 // how often the module was initialised
+
+	turn    sync.Mutex // held by whoever initialises the module; taken before mu
+	sparing sparing    // of whoever holds turn
+
+	mu      sync.Mutex // guards engines, and the loading and finalising
+	engines []*Engine
 }
 
-// gatePoll is how often closeGate looks whether the last call has returned.
-const gatePoll = time.Millisecond
-
-func loadModule(path, initArguments string) (*module, error) {
-	lib, err := loadLibrary(path)
-	if err != nil {
-		return nil, err
-	}
-	ctx := pkcs11.New(path)
-	if ctx == nil {
-		lib.unload()
-		return nil, fmt.Errorf("load PKCS#11 module: %s cannot be opened", path)
-	}
-	return &module{ctx: ctx, lib: lib, args: initArguments}, nil
+// NewModule names a module file, which is loaded when the first engine is
+// opened. initArguments is C_Initialize's reserved string; NSS needs one.
+func NewModule(path, initArguments string) *Module {
+	return &Module{path: path, args: initArguments}
 }
 
-func (m *module) unload() {
+func (m *Module) load() (err error) {
+	if m.lib != nil {
+		return nil
+	}
+	if m.lib, err = loadLibrary(m.path); err != nil {
+		return err
+	}
+	if m.ctx = pkcs11.New(m.path); m.ctx == nil {
+		m.lib.unload()
+		m.lib = nil
+		return fmt.Errorf("load PKCS#11 module: %s cannot be opened", m.path)
+	}
+	return nil
+}
+
+func (m *Module) unload() {
 	m.ctx.Destroy()
 	m.lib.unload()
+	m.ctx, m.lib = nil, nil
+}
+
+// start loads the module and initialises it.
+func (m *Module) start() error {
+	if err := m.load(); err != nil {
+		return err
+	}
+	err := m.initialize()
+	if err != nil {
+		m.unload()
+	}
+	return err
+}
+
+// end finalises the module and lets go of the file. If the module cannot be
+// finalised it is left as it is.
+func (m *Module) end() error {
+	err := m.finalize()
+	if err == nil {
+		m.unload()
+	}
+	return err
+}
+
+// alone has the module for do, which is to look at it and at nothing that an
+// engine uses.
+func (m *Module) alone(do func() error) (err error) {
+	if err := m.start(); err != nil {
+		return err
+	}
+	defer func() {
+		if e := m.end(); err == nil {
+			err = e
+		}
+	}()
+	return do()
+}
+
+// join takes an engine in; the first one has the module loaded and initialised.
+func (m *Module) join(e *Engine) error {
+	m.turn.Lock() // nobody joins while the module is initialised anew
+	defer m.turn.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.engines) == 0 {
+		if err := m.start(); err != nil {
+			return err
+		}
+	}
+	m.engines = append(m.engines, e)
+	return nil
+}
+
+// claim makes a token the engine's, by its serial number. No other engine of
+// the module can have it: they would end each other's sessions.
+func (m *Module) claim(e *Engine, serial string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, other := range m.engines {
+		if other != e && other.serial == serial {
+			return fmt.Errorf("token %s is in service already under another name: it is meant twice", serial)
+		}
+	}
+	e.serial = serial
+	return nil
+}
+
+// leave lets an engine go whose gate is closed: its sessions end or, with the
+// last engine, all that the module has.
+func (m *Module) leave(e *Engine) error {
+	var err error
+	if len(m.others(e)) > 0 {
+		err = e.endSessions()
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.engines = slices.DeleteFunc(m.engines, func(other *Engine) bool { return other == e })
+	if len(m.engines) > 0 {
+		return err
+	}
+	return m.end()
+}
+
+// others are the engines of the module beside one.
+func (m *Module) others(e *Engine) []*Engine {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(m.engines), func(other *Engine) bool { return other == e })
 }
 
 // initialize calls C_Initialize. The module must be ours alone: an engine
 // whose sessions somebody else can end is none.
-func (m *module) initialize() error {
+func (m *Module) initialize() error {
 	err := m.ctx.Initialize(pkcs11.InitializeWithReserved(reserved(m.args)))
 	if errors.Is(err, pkcs11.Error(pkcs11.CKR_CRYPTOKI_ALREADY_INITIALIZED)) {
 		return errors.New("the PKCS#11 module is in use in this process already")
 	}
+	if err == nil {
+		m.generation.Add(1)
+	}
 	return managed("C_Initialize", err)
 }
 
-func (m *module) finalize() error {
+func (m *Module) finalize() error {
 	err := managed("C_Finalize", m.ctx.Finalize())
 	if call, ok := errors.AsType[*callError](err); ok && call.code == pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED {
 		return nil
@@ -60,55 +167,33 @@ func (m *module) finalize() error {
 	return err
 }
 
-// closeGate waits until no call is in flight and keeps new ones out. It is
-// false, and the gate open, if a call has not returned within patience.
-func (m *module) closeGate(patience time.Duration) bool {
-	if m.gate.TryLock() {
-		return true
-	}
-	ticker := time.NewTicker(gatePoll)
-	defer ticker.Stop()
-	timeout := time.NewTimer(patience)
-	defer timeout.Stop()
-	for {
-		select {
-		case <-ticker.C:
-			if m.gate.TryLock() {
-				return true
-			}
-		case <-timeout.C:
-			return false
-		}
-	}
-}
-
-func (m *module) openSession(slot uint) (handle, error) {
+func (m *Module) openSession(slot uint) (handle, error) {
 	s, err := m.ctx.OpenSession(slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
 	return handle(s), managed("C_OpenSession", err)
 }
 
-func (m *module) closeSession(s handle) error {
+func (m *Module) closeSession(s handle) error {
 	return managed("C_CloseSession", m.ctx.CloseSession(pkcs11.SessionHandle(s)))
 }
 
 // sessionState is CKS_RW_USER_FUNCTIONS if the session is good and logged in.
-func (m *module) sessionState(s handle) (uint, error) {
+func (m *Module) sessionState(s handle) (uint, error) {
 	info, err := m.ctx.GetSessionInfo(pkcs11.SessionHandle(s))
 	return info.State, managed("C_GetSessionInfo", err)
 }
 
-func (m *module) tokenInfo(slot uint) (pkcs11.TokenInfo, error) {
+func (m *Module) tokenInfo(slot uint) (pkcs11.TokenInfo, error) {
 	info, err := m.ctx.GetTokenInfo(slot)
 	return info, managed("C_GetTokenInfo", err)
 }
 
-func (m *module) mechanismInfo(slot, mechanism uint) (pkcs11.MechanismInfo, error) {
+func (m *Module) mechanismInfo(slot, mechanism uint) (pkcs11.MechanismInfo, error) {
 	info, err := m.ctx.GetMechanismInfo(slot, []*pkcs11.Mechanism{pkcs11.NewMechanism(mechanism, nil)})
 	return info, managed("C_GetMechanismInfo", err)
 }
 
 // find returns the handles, two at most, of the objects that have these attributes.
-func (m *module) find(s handle, t []*pkcs11.Attribute) (found []handle, err error) {
+func (m *Module) find(s handle, t []*pkcs11.Attribute) (found []handle, err error) {
 	session := pkcs11.SessionHandle(s)
 	if err := managed("C_FindObjectsInit", m.ctx.FindObjectsInit(session, t)); err != nil {
 		return nil, err
@@ -126,7 +211,7 @@ func (m *module) find(s handle, t []*pkcs11.Attribute) (found []handle, err erro
 }
 
 // findAll returns the handles of all objects that have these attributes.
-func (m *module) findAll(s handle, t []*pkcs11.Attribute) (found []handle, err error) {
+func (m *Module) findAll(s handle, t []*pkcs11.Attribute) (found []handle, err error) {
 	session := pkcs11.SessionHandle(s)
 	if err := managed("C_FindObjectsInit", m.ctx.FindObjectsInit(session, t)); err != nil {
 		return nil, err
@@ -152,13 +237,13 @@ func (m *module) findAll(s handle, t []*pkcs11.Attribute) (found []handle, err e
 }
 
 // generateTokenKey makes a secret key as the template says.
-func (m *module) generateTokenKey(s handle, mechanism uint, t []*pkcs11.Attribute) (handle, error) {
+func (m *Module) generateTokenKey(s handle, mechanism uint, t []*pkcs11.Attribute) (handle, error) {
 	h, err := m.ctx.GenerateKey(pkcs11.SessionHandle(s), []*pkcs11.Mechanism{pkcs11.NewMechanism(mechanism, nil)}, t)
 	return handle(h), managed("C_GenerateKey", err)
 }
 
 // findSlot finds the one token with this label, or serial, or both.
-func (m *module) findSlot(label, serial string) (slot uint, info pkcs11.TokenInfo, err error) {
+func (m *Module) findSlot(label, serial string) (slot uint, info pkcs11.TokenInfo, err error) {
 	slots, err := m.ctx.GetSlotList(true)
 	if err != nil {
 		return 0, info, managed("C_GetSlotList", err)

@@ -66,26 +66,17 @@ func Describe(cfg Config) (profile Profile, err error) {
 	if err := cfg.normalize(); err != nil {
 		return Profile{}, err
 	}
-	e := &Engine{cfg: cfg}
-	if e.module, err = loadModule(cfg.Module, cfg.InitArguments); err != nil {
-		return Profile{}, err
-	}
-	defer e.module.unload()
-	if err := e.module.initialize(); err != nil {
-		return Profile{}, answer(err)
-	}
-	defer func() {
-		if e := e.module.finalize(); err == nil {
-			err = answer(e)
-		}
-	}()
-	if e.slot, _, err = e.module.findSlot(cfg.Label, cfg.Serial); err != nil {
-		return Profile{}, err
-	}
+	e := &Engine{cfg: cfg, module: NewModule(cfg.Module, cfg.InitArguments)}
 	p := &prober{session: &session{engine: e}}
-	if err = p.identity(); err == nil {
-		err = p.mechanisms()
-	}
+	err = e.module.alone(func() error {
+		if _, err := e.findToken(); err != nil {
+			return err
+		}
+		if err := p.identity(); err != nil {
+			return err
+		}
+		return p.mechanisms()
+	})
 	return p.profile, answer(err)
 }
 

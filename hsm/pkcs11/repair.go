@@ -30,6 +30,8 @@ type repair struct {
 	running  chan struct{} // closed after the first attempt; nil if no repair runs
 	hopeless bool          // out of service for good
 
+	sooner chan struct{} // capacity 1; holds an element if the next attempt is to be made at once
+
 	// Of the goroutine that runs a repair.
 	alarms     []time.Time // false ones, the newest falseAlarms
 	distrusted time.Time   // when the token was last reconnected for them
@@ -107,25 +109,32 @@ func (e *Engine) startRepair(cause class) <-chan struct{} {
 	return running
 }
 
-// runRepair looks whether the token is well after all, else logs in again,
-// else initialises the module anew, until the token is back.
+// runRepair brings the token back, and again if the module was initialised anew
+// meanwhile.
 func (e *Engine) runRepair(cause class, running chan struct{}) {
 	attempted := sync.OnceFunc(func() { close(running) })
-	defer func() {
-		e.repair.mu.Lock()
-		e.repair.running = nil
-		e.repair.mu.Unlock()
-		attempted()
-	}()
+	defer attempted()
+	for !e.isClosed() {
+		e.bringBack(cause, attempted)
+		if e.repair.ended() {
+			return
+		}
+	}
+}
+
+// bringBack looks whether the token is well after all, else logs in again, else
+// has the module initialised anew, until the token is back.
+func (e *Engine) bringBack(cause class, attempted func()) {
+	epoch := e.epoch.Load()
 	reconnect := false
 	if e.probe() == nil {
 		if cause != classDevice || !e.repair.distrusts(e.cfg.Clock()) {
+			e.resumeIn(epoch)
 			return
 		}
 		reconnect = true
 	}
-	e.repair.refuse(errReconnecting)
-	e.pool.reset(errReconnecting)
+	e.halt()
 	e.cfg.Logger.Warn("token lost, reconnecting", "serial", e.serial)
 	for backoff := firstBackoff; ; backoff = min(2*backoff, maxBackoff) {
 		err := e.rebuild(reconnect)
@@ -143,24 +152,64 @@ func (e *Engine) runRepair(cause class, running chan struct{}) {
 		select {
 		case <-e.closed:
 			return
+		case <-e.repair.sooner:
 		case <-time.After(backoff):
 		}
 	}
 }
 
-func (r *repair) refuse(err error) {
+// ended ends a repair, unless the engine was halted again meanwhile.
+func (r *repair) ended() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.hopeless {
-		r.refusal.Store(&err)
+	if r.refusal.Load() != nil && !r.hopeless {
+		return false
+	}
+	r.running = nil
+	return true
+}
+
+func (r *repair) isHopeless() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.hopeless
+}
+
+// hurry has a repair that waits for its next attempt make it at once.
+func (r *repair) hurry() {
+	select {
+	case r.sooner <- struct{}{}:
+	default:
 	}
 }
 
-func (r *repair) serve() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !r.hopeless {
-		r.refusal.Store(nil)
+// halt refuses callers until a repair has the token back.
+func (e *Engine) halt() {
+	e.repair.mu.Lock()
+	defer e.repair.mu.Unlock()
+	if !e.repair.hopeless {
+		e.repair.refusal.Store(&errReconnecting)
+		e.pool.reset(errReconnecting)
+	}
+}
+
+// resume lets callers in again.
+func (e *Engine) resume() {
+	e.repair.mu.Lock()
+	defer e.repair.mu.Unlock()
+	if !e.repair.hopeless {
+		e.pool.reset(nil)
+		e.repair.refusal.Store(nil)
+	}
+}
+
+// resumeIn lets callers in again who were refused for nothing, if the sessions
+// are still those of an epoch.
+func (e *Engine) resumeIn(epoch uint64) {
+	e.gate.RLock()
+	defer e.gate.RUnlock()
+	if e.epoch.Load() == epoch && e.repair.admit() != nil {
+		e.resume()
 	}
 }
 
@@ -191,50 +240,55 @@ func (e *Engine) probe() error {
 	return nil
 }
 
-// rebuild makes everything anew with nobody inside the gate. Without
-// reconnect it tries with a new login first.
+// rebuild makes everything anew: with a new login or, where that does not help
+// or reconnect is set, in a module that is initialised anew.
 func (e *Engine) rebuild(reconnect bool) error {
-	if !e.module.closeGate(e.cfg.QuiesceTimeout) {
-		return fmt.Errorf("%w: a call has not returned", hsm.ErrDeadline)
-	}
-	defer e.module.gate.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), e.cfg.CallTimeout)
-	defer cancel()
-	rows := e.service.Load().provedKeys()
+	seen := e.module.generation.Load()
+	var first error
 	if !reconnect {
-		err := managed("C_CloseAllSessions", e.module.ctx.CloseAllSessions(e.slot))
-		if err == nil {
-			err = e.comeUp(ctx, rows)
-		}
-		if err == nil || errors.Is(err, hsm.ErrPIN) {
-			return err
+		if first = e.reattach(); first == nil || errors.Is(first, hsm.ErrPIN) {
+			return first
 		}
 	}
-	select {
-	case <-e.closed:
-		return errClosed
-	default:
+	again := e.module.restart(e, seen)
+	if again != nil && first != nil {
+		return fmt.Errorf("%w; %w", first, again)
 	}
-	if err := e.module.finalize(); err != nil {
-		return err
-	}
-	e.epoch.Add(1)
-	if err := e.module.initialize(); err != nil {
-		return err
-	}
-	return e.comeUp(ctx, rows)
+	return e.reattach()
 }
 
-// comeUp attaches and puts the service keys in service again.
-func (e *Engine) comeUp(ctx context.Context, rows []hsm.ServiceKey) error {
+// reattach has the token come up again with nobody inside the gate.
+func (e *Engine) reattach() error {
+	if !e.gate.close(e.cfg.QuiesceTimeout) {
+		e.failedIn.Store(e.module.generation.Load())
+		return errInFlight
+	}
+	defer e.gate.Unlock()
+	if e.isClosed() {
+		return errClosed
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), e.cfg.CallTimeout)
+	defer cancel()
+	err := e.comeUp(ctx)
+	if err != nil {
+		e.failedIn.Store(e.module.generation.Load())
+	}
+	return err
+}
+
+// comeUp ends the token's sessions, logs in and puts the service keys in service
+// again.
+func (e *Engine) comeUp(ctx context.Context) error {
+	if err := e.endSessions(); err != nil {
+		return err
+	}
 	if _, err := e.attach(ctx); err != nil {
 		return err
 	}
-	if err := e.findServiceKeys(rows); err != nil {
+	if err := e.findServiceKeys(e.service.Load().provedKeys()); err != nil {
 		return err
 	}
 	e.handles.reset()
-	e.pool.reset(nil)
-	e.repair.serve()
+	e.resume()
 	return nil
 }

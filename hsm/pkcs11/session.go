@@ -88,6 +88,9 @@ func (e *Engine) newSession(unused <-chan struct{}) (*session, error) {
 var openWork = work{mechanism: "open-session", run: (*session).open}
 
 func (s *session) open(handle, [3][]byte) (_ []byte, err error) {
+	if !s.engine.found {
+		return nil, errStale
+	}
 	s.handle, err = s.engine.module.openSession(s.engine.slot)
 	return nil, err
 }
@@ -120,8 +123,8 @@ func (s *session) serve() {
 // call runs a job inside the gate.
 func (s *session) call(j job) ([]byte, error) {
 	e := s.engine
-	e.module.gate.RLock()
-	defer e.module.gate.RUnlock()
+	e.gate.RLock()
+	defer e.gate.RUnlock()
 	if s.epoch != e.epoch.Load() || (j.epoch != 0 && j.epoch != s.epoch) {
 		return nil, errStale
 	}
@@ -135,8 +138,8 @@ func (s *session) call(j job) ([]byte, error) {
 // close closes the session at the token, if the token still knows it.
 func (s *session) close() {
 	e := s.engine
-	e.module.gate.RLock()
-	defer e.module.gate.RUnlock()
+	e.gate.RLock()
+	defer e.gate.RUnlock()
 	if s.handle == 0 || s.epoch != e.epoch.Load() {
 		return
 	}
