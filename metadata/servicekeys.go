@@ -2,6 +2,7 @@ package metadata
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -14,11 +15,15 @@ type ServiceKeyState string
 
 // States of service keys.
 const (
-	ServiceKeyCreating  ServiceKeyState = "creating"  // its object may or may not be in the token
-	ServiceKeyActive    ServiceKeyState = "active"    // new blobs, bindings and seals are made with it
-	ServiceKeyRetired   ServiceKeyState = "retired"   // only opens what it made
-	ServiceKeyDestroyed ServiceKeyState = "destroyed" // nothing is under it any more
+	ServiceKeyCreating   ServiceKeyState = "creating"   // its object may or may not be in the token
+	ServiceKeyActive     ServiceKeyState = "active"     // new blobs, bindings and seals are made with it
+	ServiceKeyRetired    ServiceKeyState = "retired"    // only opens what it made
+	ServiceKeyDestroying ServiceKeyState = "destroying" // nothing is under it; its object may or may not be in the token
+	ServiceKeyDestroyed  ServiceKeyState = "destroyed"  // its object is gone
 )
+
+// InToken tells whether the token must have a key in this state, and the engine use it.
+func (s ServiceKeyState) InToken() bool { return s == ServiceKeyActive || s == ServiceKeyRetired }
 
 // ServiceKey is a generation of a service key of a store and where it is.
 type ServiceKey struct {
@@ -34,12 +39,12 @@ const maxServiceKeys = 1000
 const listServiceKeys = `
 SELECT store, kind, generation, cka_id, check_value, state, tokens, created_at
 FROM service_keys
-WHERE store = @store AND state <> 'destroyed'
+WHERE store = @store
 ORDER BY kind, generation
 LIMIT @limit`
 
 // ServiceKeys returns a store's service keys in the order of kind and generation,
-// destroyed ones left out.
+// destroyed ones too.
 func (s *Store) ServiceKeys(ctx context.Context, store string) ([]ServiceKey, error) {
 	args := pgx.StrictNamedArgs{"store": store, "limit": maxServiceKeys}
 	return list(ctx, s, "list service keys", listServiceKeys, args, func(row pgx.CollectableRow) (k ServiceKey, err error) {
@@ -77,4 +82,64 @@ func (tx *Tx) ActivateServiceKey(ctx context.Context, k hsm.ServiceKey, tokens [
 		err = ErrNotFound
 	}
 	return wrap(err, "activate %s key %d of %s", k.Kind, k.Generation, k.Store)
+}
+
+const retireServiceKey = `
+UPDATE service_keys SET state = 'retired'
+WHERE store = @store AND kind = @kind AND generation = @generation AND state = 'active'`
+
+// RetireServiceKey makes an active key one that only opens what it made: the first
+// step of a transaction that activates another. ErrNotFound unless it is active.
+func (tx *Tx) RetireServiceKey(ctx context.Context, k hsm.ServiceKey) error {
+	args := pgx.StrictNamedArgs{"store": k.Store, "kind": string(k.Kind), "generation": k.Generation}
+	return wrap(tx.execOne(ctx, retireServiceKey, args), "retire %s key %d of %s", k.Kind, k.Generation, k.Store)
+}
+
+// lockGenerations waits for the transactions that have added rows under generations
+// of the store, and keeps others from beginning; see 0005_generations.sql.
+const lockGenerations = `SELECT pg_advisory_xact_lock(hashtextextended('kmsgate generations of ' || @store, 0))`
+
+const destroyGeneration = `
+UPDATE service_keys SET state = @to
+WHERE store = @store AND kind IN ('domain', 'binding') AND generation = @generation AND state = ANY (@from)
+  AND generation < (SELECT max(n.generation) FROM service_keys n WHERE n.store = @store AND n.kind = 'domain' AND n.state = 'active')`
+
+// BeginDestroying takes a generation of a store's domain and binding keys out of use
+// for good, a retired one that is older than the active one: from here on no row can
+// name it. It may be done again. ErrInUse if a row of the store still names that
+// generation or an older one, ErrNotFound if there is no such generation to destroy.
+func (tx *Tx) BeginDestroying(ctx context.Context, store string, generation int32) error {
+	if _, err := tx.tx.Exec(ctx, lockGenerations, pgx.StrictNamedArgs{"store": store}); err != nil {
+		return wrap(err, "lock the generations of %s", store)
+	}
+	var used bool
+	args := pgx.StrictNamedArgs{"store": store, "upTo": generation}
+	if err := tx.tx.QueryRow(ctx, existsBound, args).Scan(&used); err != nil {
+		return wrap(err, "look for rows of generation %d of %s", generation, store)
+	}
+	if used {
+		return fmt.Errorf("destroy generation %d of %s: %w", generation, store, ErrInUse)
+	}
+	return tx.moveGeneration(ctx, store, generation, ServiceKeyDestroying, ServiceKeyRetired, ServiceKeyDestroying)
+}
+
+// FinishDestroying notes that the token has destroyed a generation's objects.
+// ErrNotFound unless it is being destroyed.
+func (tx *Tx) FinishDestroying(ctx context.Context, store string, generation int32) error {
+	return tx.moveGeneration(ctx, store, generation, ServiceKeyDestroyed, ServiceKeyDestroying)
+}
+
+// moveGeneration moves the domain and the binding key of a generation together.
+func (tx *Tx) moveGeneration(ctx context.Context, store string, generation int32, to ServiceKeyState, from ...ServiceKeyState) error {
+	names := make([]string, 0, len(from))
+	for _, s := range from {
+		names = append(names, string(s))
+	}
+	tag, err := tx.tx.Exec(ctx, destroyGeneration, pgx.StrictNamedArgs{
+		"store": store, "generation": generation, "to": string(to), "from": names,
+	})
+	if err == nil && tag.RowsAffected() != 2 {
+		err = ErrNotFound
+	}
+	return wrap(err, "generation %d of %s becomes %s", generation, store, to)
 }

@@ -162,9 +162,10 @@ func (d *doctor) serviceKeys(ctx context.Context, engine *pkcs11.Engine, store s
 		return false
 	}
 	good := d.serviceKeyRows(about, rows)
+	d.outdated(ctx, about, store, rows)
 	proved := 0
 	for _, k := range rows {
-		if k.State == metadata.ServiceKeyCreating {
+		if !k.State.InToken() {
 			continue
 		}
 		if err := engine.LoadServiceKeys(ctx, []hsm.ServiceKey{k.ServiceKey}); err != nil {
@@ -184,12 +185,21 @@ func (d *doctor) serviceKeys(ctx context.Context, engine *pkcs11.Engine, store s
 
 // serviceKeyRows examines what the database says of a key store's service keys.
 func (d *doctor) serviceKeyRows(about string, rows []metadata.ServiceKey) bool {
-	const do = "run: kmsgate init -config FILE -account ACCOUNT"
+	const (
+		do     = "run: kmsgate init -config FILE -account ACCOUNT"
+		rotate = "run: kmsgate hsm rotate-domain-key -config FILE"
+	)
 	active := map[hsm.ServiceKeyKind]bool{}
 	for _, k := range rows {
 		active[k.Kind] = active[k.Kind] || k.State == metadata.ServiceKeyActive
-		if k.State == metadata.ServiceKeyCreating {
-			d.warning(about, fmt.Sprintf("its %s key, generation %d, was being made when a run was cut off", k.Kind, k.Generation), do)
+		switch {
+		case k.State == metadata.ServiceKeyCreating && k.Generation == 1:
+			d.warning(about, fmt.Sprintf("its %s key, generation 1, was being made when a run was cut off", k.Kind), do)
+		case k.State == metadata.ServiceKeyCreating:
+			d.warning(about, fmt.Sprintf("its %s key, generation %d, was being made when a run was cut off", k.Kind, k.Generation), rotate)
+		case k.State == metadata.ServiceKeyDestroying:
+			d.warning(about, fmt.Sprintf("its %s key, generation %d, is being destroyed, and nobody has seen the end of it", k.Kind, k.Generation),
+				"if no run is on its way, run kmsgate hsm destroy-domain-key again")
 		}
 	}
 	good := true
@@ -200,4 +210,20 @@ func (d *doctor) serviceKeyRows(about string, rows []metadata.ServiceKey) bool {
 		}
 	}
 	return good
+}
+
+// outdated counts what is not under the newest generation of service keys.
+func (d *doctor) outdated(ctx context.Context, about, store string, rows []metadata.ServiceKey) {
+	newest := newestGeneration(rows)
+	if newest < 2 {
+		return
+	}
+	n, err := d.store.CountBound(ctx, store, newest-1)
+	switch {
+	case err != nil:
+		d.unfinished(about, err)
+	case n > 0:
+		d.warning(about, counted(int(n), "row is", "rows are")+" not under the newest generation of the domain key",
+			"run: kmsgate hsm rotate-domain-key -config FILE")
+	}
 }

@@ -79,7 +79,7 @@ func (k *knownObjects) judge(t *inspectedToken) {
 		k.judgeObject(&t.Objects[n])
 	}
 	for id, row := range k.services {
-		if !k.seen[id] && row.State != metadata.ServiceKeyCreating {
+		if !k.seen[id] && row.State.InToken() {
 			t.Problems = append(t.Problems, fmt.Sprintf("the token does not have the %s (CKA_ID %s)", describeServiceKey(row), id))
 		}
 	}
@@ -101,6 +101,9 @@ func (k *knownObjects) judgeObject(o *inspectedObject) {
 		}
 		if want := fmt.Sprintf("%s%s/%s/%d", labelOfOurs, row.Store, row.Kind, row.Generation); o.Label != want {
 			o.Problems = append(o.Problems, fmt.Sprintf("its label is %s, want %s", printable(o.Label), want))
+		}
+		if row.State == metadata.ServiceKeyDestroyed {
+			o.Problems = append(o.Problems, "it was destroyed by kmsgate hsm destroy-domain-key, and is here again: what old backups have opens with it; destroy it with the HSM's own tool, and in the HSM's backups")
 		}
 		k.seen[o.ID] = true
 	case k.tlsKey != "" && o.ID == k.tlsKey:

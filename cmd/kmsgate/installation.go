@@ -72,16 +72,13 @@ func (i *installation) openToken(ctx context.Context, m moduleConfig, t tokenCon
 	engineConfig.Marks, engineConfig.Logger = i.store, i.logger
 	engineConfig.Resident, engineConfig.GenerateTimeout = i.config.residentStores(t.Name), i.config.generationTimeout()
 	stores := i.config.storesOf(t.Name)
+	engineConfig.FindServiceKeys = i.findServiceKeys
 	for _, s := range stores {
-		keys, err := i.store.ServiceKeys(ctx, s)
+		keys, err := i.findServiceKeys(ctx, s)
 		if err != nil {
 			return err
 		}
-		for _, k := range keys {
-			if k.State != metadata.ServiceKeyCreating {
-				engineConfig.ServiceKeys = append(engineConfig.ServiceKeys, k.ServiceKey)
-			}
-		}
+		engineConfig.ServiceKeys = append(engineConfig.ServiceKeys, keys...)
 	}
 	observed := newTokenMetrics(metrics, t.Name)
 	engineConfig.Observe = observed.observe
@@ -95,6 +92,45 @@ func (i *installation) openToken(ctx context.Context, m moduleConfig, t tokenCon
 		i.byStore[s] = engine
 	}
 	return nil
+}
+
+// findServiceKeys are the service keys of a store that its token must have.
+func (i *installation) findServiceKeys(ctx context.Context, store string) ([]hsm.ServiceKey, error) {
+	rows, err := i.store.ServiceKeys(ctx, store)
+	var keys []hsm.ServiceKey
+	for _, k := range rows {
+		if k.State.InToken() {
+			keys = append(keys, k.ServiceKey)
+		}
+	}
+	return keys, err
+}
+
+// lookEvery is how often an instance looks for new generations of service keys, and
+// for those that are being destroyed.
+const lookEvery = time.Second
+
+// watchServiceKeys looks for the stores' service keys until ctx ends, so that new keys
+// are soon made under the newest generation, and none is used any more that is to be
+// destroyed.
+func (i *installation) watchServiceKeys(ctx context.Context) {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	failing := map[string]bool{}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for store, engine := range i.byStore {
+			err := engine.LearnServiceKeys(ctx, store)
+			if err != nil && !failing[store] && ctx.Err() == nil { // once, not every time
+				i.logger.Warn("service keys are not looked for", "store", store, "error", err)
+			}
+			failing[store] = err != nil
+		}
+	}
 }
 
 func engineConfigOf(m moduleConfig, t tokenConfig) pkcs11.Config {

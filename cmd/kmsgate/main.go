@@ -36,7 +36,7 @@ var commands = []command{
 	{"audit", "read the audit log", runAudit},
 	{"explain", "say why a request was refused, and what would allow it", runExplain},
 	{"access", "list who can do what with a key, and through what", runAccess},
-	{"hsm", "look into tokens, make the TLS key in one, try a PIN by order of an operator", runHSM},
+	{"hsm", "look into tokens, rotate and destroy domain keys, make the TLS key, try a PIN", runHSM},
 	{"doctor", "examine a whole installation and say what is wrong", runDoctor},
 	{"bench", "measure a gateway against its token on this machine", runBench},
 	{"version", "print the version", runVersion},
@@ -191,8 +191,12 @@ func (p *program) subcommand(ctx context.Context, parent string, table []command
 		fmt.Fprintf(w, "kmsgate %s: there is no command %q\n\n", parent, args[0])
 	}
 	fmt.Fprintf(w, "Usage: kmsgate %s COMMAND [flags]\n\nCommands:\n\n", parent)
+	width := 9
 	for _, c := range table {
-		fmt.Fprintf(w, "\t%-9s %s\n", c.name, c.synopsis)
+		width = max(width, len(c.name))
+	}
+	for _, c := range table {
+		fmt.Fprintf(w, "\t%-*s %s\n", width, c.name, c.synopsis)
 	}
 	if help {
 		return nil

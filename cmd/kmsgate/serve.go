@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -147,7 +148,10 @@ func (i *installation) run(ctx context.Context, g *gateway.Gateway, servers []*h
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		var watch sync.WaitGroup
+		watch.Go(func() { i.watchServiceKeys(background) })
 		g.Run(background)
+		watch.Wait()
 	}()
 	failed := make(chan error, len(servers))
 	for n, server := range servers {

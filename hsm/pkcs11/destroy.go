@@ -17,6 +17,7 @@ func (e *Engine) Destroy(ctx context.Context, on hsm.Call, k *hsm.Key) error {
 		return err
 	}
 	doomed := cloneKey(k)
+	e.learn(ctx, &doomed)
 	w := work{mechanism: "destroy", run: func(s *session, _ handle, _ [3][]byte) ([]byte, error) {
 		if err := s.verifyBinding(&doomed); err != nil {
 			return nil, err
@@ -56,17 +57,20 @@ func (s *session) destroyResident(t *keyType, k *hsm.Key) error {
 	return nil
 }
 
-// exercisePrefix is what the names of stores begin with whose service keys may be
+// exercisePrefix is what the names of stores begin with whose service keys may all be
 // destroyed: those of a conformance run.
 const exercisePrefix = "exercise-"
 
-// DestroyServiceKeys destroys service keys of a conformance run's stores.
+// DestroyServiceKeys destroys service keys: those of a conformance run's stores, and
+// of other stores domain and binding keys of a generation that is older than the
+// newest in service. What is not there is destroyed already. [hsm.ErrUnsupported] if
+// a key is none of these, or if the object with its CKA_ID is another key's.
 func (e *Engine) DestroyServiceKeys(ctx context.Context, rows []hsm.ServiceKey) error {
 	e.serviceMu.Lock()
 	defer e.serviceMu.Unlock()
 	for _, row := range rows {
-		if !strings.HasPrefix(row.Store, exercisePrefix) {
-			return fmt.Errorf("%w: service keys of store %s are not destroyed", hsm.ErrUnsupported, row.Store)
+		if !e.mayDestroy(&row) {
+			return fmt.Errorf("%w: the %s is not destroyed", hsm.ErrUnsupported, describe(&row))
 		}
 		w := work{mechanism: "destroy", run: func(s *session, _ handle, _ [3][]byte) ([]byte, error) {
 			return nil, s.destroyServiceKey(&row)
@@ -77,6 +81,14 @@ func (e *Engine) DestroyServiceKeys(ctx context.Context, rows []hsm.ServiceKey) 
 		e.dropServiceKey(&row)
 	}
 	return nil
+}
+
+func (e *Engine) mayDestroy(row *hsm.ServiceKey) bool {
+	if strings.HasPrefix(row.Store, exercisePrefix) {
+		return true
+	}
+	newest, ok := e.service.Load().newest(row.Store)
+	return ok && row.Generation < newest && (row.Kind == hsm.DomainKey || row.Kind == hsm.BindingKey)
 }
 
 // destroyServiceKey destroys a service key if there is one. The label is compared

@@ -36,6 +36,9 @@ type Config struct {
 	// ServiceKeys are those of the stores that the token serves, all
 	// generations that are to be usable. They must be there at Open.
 	ServiceKeys []hsm.ServiceKey
+	// FindServiceKeys returns the service keys of a store that are to be usable now,
+	// for when a key names a generation that is not in service. Nil: none is added.
+	FindServiceKeys func(ctx context.Context, store string) ([]hsm.ServiceKey, error)
 	// Marks remembers refused PINs. Nil: only the token's own flags are heeded.
 	Marks hsm.LoginMarks
 
@@ -151,6 +154,7 @@ type Engine struct {
 	failedIn  atomic.Uint64 // the generation of the module in which a reconnect failed last
 	service   atomic.Pointer[serviceKeys]
 	serviceMu sync.Mutex // held by whoever replaces service
+	looks     looks
 
 	creating chan struct{} // holds an element while somebody makes a token object
 

@@ -53,6 +53,21 @@ func (h *handles) destroy(ctx context.Context, k *hsm.Key) error {
 	return o.clear(ctx)
 }
 
+// dropGeneration takes the keys of a generation out of the cache and has their objects
+// destroyed: where a token does not, they go with their session.
+func (h *handles) dropGeneration(ctx context.Context, store string, generation int32) {
+	for _, o := range h.owners {
+		o.mu.Lock()
+		for _, en := range o.share.entries {
+			if en.key.Store == store && en.key.Generation == generation {
+				en.dropLocked(true)
+			}
+		}
+		o.mu.Unlock()
+		_ = o.clear(ctx) // what cannot be destroyed now is by the next fill, or with the session
+	}
+}
+
 // reset forgets all handles, after a reconnect made them meaningless.
 func (h *handles) reset() {
 	for _, o := range h.owners {

@@ -234,35 +234,3 @@ func (s *session) unwrap(domain *serviceKey, blob []byte, t template) (handle, e
 	}
 	return key, nil
 }
-
-// Rewrap moves a key to another generation of its store's service keys: it
-// verifies it, wraps it under the other domain key and binds it anew. The
-// material, its id and its ciphertexts stay what they are. With Send and Receive it
-// is the mover: the only code that unwraps a key EXTRACTABLE, for the length of one
-// call.
-func (e *Engine) Rewrap(ctx context.Context, on hsm.Call, k *hsm.Key, generation int32) (hsm.Key, error) {
-	from := cloneKey(k)
-	made := make(chan hsm.Key, 1)
-	w := work{mechanism: "rewrap", run: func(s *session, _ handle, _ [3][]byte) (_ []byte, err error) {
-		key, err := s.admitKey(&from, mayBeExtracted)
-		if err != nil {
-			return nil, err
-		}
-		moved := cloneKey(&from)
-		moved.Generation = generation
-		if from.Residency == hsm.Resident { // it stays where it is
-			err = s.bind(&moved)
-		} else {
-			err = s.wrapAndBind(key, &moved)
-			s.destroyAfter(key, &err)
-		}
-		if err == nil {
-			made <- moved
-		}
-		return nil, err
-	}}
-	if _, err := e.do(ctx, on, nil, &w); err != nil {
-		return hsm.Key{}, err
-	}
-	return <-made, nil
-}

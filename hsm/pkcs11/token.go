@@ -24,6 +24,9 @@ func (e *Engine) do(ctx context.Context, on hsm.Call, k *hsm.Key, w *work) ([]by
 	if int(on.Class) >= classCount {
 		on.Class = hsm.Interactive
 	}
+	if k != nil {
+		e.learn(ctx, k)
+	}
 	var retried uint
 	for {
 		if ctx.Err() != nil {

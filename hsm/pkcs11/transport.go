@@ -112,6 +112,7 @@ func (e *Engine) Send(ctx context.Context, on hsm.Call, k *hsm.Key, to *hsm.Key)
 		return nil, err
 	}
 	from := cloneKey(k)
+	e.learn(ctx, &from)
 	w := work{mechanism: "send", run: func(s *session, _ handle, _ [3][]byte) (_ []byte, err error) {
 		key, err := s.admitKey(&from, mayBeExtracted)
 		if err != nil {
