@@ -195,7 +195,7 @@ func (m *Module) Open(ctx context.Context, cfg Config) (*Engine, error) {
 		return nil, fmt.Errorf("pkcs11: %w", err)
 	}
 	e.handles = newHandles(e)
-	e.pool = &pool{engine: e, max: 1}
+	e.pool = &pool{engine: e, max: 1, background: background{counted: cfg.Clock()}}
 	e.service.Store(&serviceKeys{})
 	e.repair.sooner = make(chan struct{}, 1)
 	e.repair.running = make(chan struct{}) // the start is like a repair
@@ -371,7 +371,11 @@ type Stats struct {
 	SessionsMax  int    // work sessions
 	SessionsBusy int
 	SessionsIdle int
-	Waiting      int    // calls waiting for a session
+	Waiting      int // calls waiting for a session
+	// SharedTime is the time of all sessions, added up, while clients had or wanted
+	// some; BackgroundTime is what background work took of it.
+	SharedTime, BackgroundTime time.Duration
+
 	Poisoned     uint64 // sessions given up because a call missed its deadline
 	Stuck        int64  // of these, whose call has not returned
 	Handles      int    // cached unwrapped keys
@@ -387,6 +391,8 @@ func (e *Engine) Stats() Stats {
 	}
 	e.pool.mu.Lock()
 	defer e.pool.mu.Unlock()
+	e.pool.countLocked()
+	s.SharedTime, s.BackgroundTime = e.pool.background.shared, e.pool.background.taken
 	for _, n := range e.pool.busy {
 		s.SessionsBusy += n
 	}

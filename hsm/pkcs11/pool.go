@@ -29,6 +29,8 @@ type pool struct {
 	waiting int
 	turn    uint
 	refuse  error // not nil: why nobody gets a session now
+
+	background background
 }
 
 // waiter waits for a session; granted tells how that ended.
@@ -76,6 +78,7 @@ func (p *pool) enter(on hsm.Call) (grant, *waiter) {
 	if p.refuse != nil {
 		return grant{err: p.refuse}, nil
 	}
+	p.countLocked()
 	p.growLocked()
 	if p.queues[on.Class].length == 0 && p.mayStart(on.Class) {
 		return p.grantLocked(on.Class), nil
@@ -86,6 +89,7 @@ func (p *pool) enter(on hsm.Call) (grant, *waiter) {
 	w := &waiter{class: on.Class, granted: make(chan grant, 1)}
 	p.queues[on.Class].push(on.Account, w)
 	p.waiting++
+	p.wakeLocked()
 	return grant{}, w
 }
 
@@ -96,6 +100,7 @@ func (p *pool) leave(w *waiter) bool {
 	if w.place == nil {
 		return false
 	}
+	p.countLocked()
 	p.queues[w.class].remove(w)
 	p.waiting--
 	return true
@@ -123,6 +128,7 @@ func (p *pool) open(ctx context.Context, c hsm.Class) (*session, error) {
 func (p *pool) put(s *session, c hsm.Class) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.countLocked()
 	p.busy[c]--
 	if s != nil {
 		if p.refuse != nil || s.epoch != p.engine.epoch.Load() {
@@ -141,7 +147,8 @@ func (p *pool) discard(s *session, c hsm.Class) {
 }
 
 // mayStart tells whether a call of the class may have a session now.
-// Generation may hold half of them, background work a quarter.
+// Generation may hold half of them; background work has all that no client
+// wants, and else its share.
 func (p *pool) mayStart(c hsm.Class) bool {
 	clients := p.busy[hsm.Interactive] + p.busy[hsm.Generation] + p.busy[hsm.Background]
 	switch c {
@@ -150,7 +157,7 @@ func (p *pool) mayStart(c hsm.Class) bool {
 	case hsm.Generation:
 		return clients < p.max && p.busy[c] < max(1, p.max/2)
 	case hsm.Background:
-		return clients < p.max && p.busy[c] < max(1, p.max/4)
+		return clients < p.max && p.mayStartBackground()
 	case hsm.Interactive:
 	}
 	return clients < p.max
@@ -167,13 +174,14 @@ func (p *pool) grantLocked(c hsm.Class) grant {
 	return grant{session: s}
 }
 
-// turns are the orders in which the classes are asked: one time in four the
-// less urgent go first, so that nobody starves.
+// turns are the orders in which the classes are asked. Background work goes
+// before clients: it is asked only while it has not had its share. One time in
+// four key generation goes before other clients, so that neither starves.
 var turns = [4][classCount]hsm.Class{
-	{hsm.Health, hsm.Interactive, hsm.Generation, hsm.Background},
-	{hsm.Health, hsm.Interactive, hsm.Generation, hsm.Background},
-	{hsm.Health, hsm.Generation, hsm.Background, hsm.Interactive},
-	{hsm.Health, hsm.Interactive, hsm.Background, hsm.Generation},
+	{hsm.Health, hsm.Background, hsm.Interactive, hsm.Generation},
+	{hsm.Health, hsm.Background, hsm.Interactive, hsm.Generation},
+	{hsm.Health, hsm.Background, hsm.Generation, hsm.Interactive},
+	{hsm.Health, hsm.Background, hsm.Interactive, hsm.Generation},
 }
 
 // dispatchLocked grants what can be granted.
@@ -181,6 +189,7 @@ func (p *pool) dispatchLocked() {
 	for p.waiting > 0 && p.dispatchOneLocked() {
 		p.turn++
 	}
+	p.wakeLocked()
 }
 
 func (p *pool) dispatchOneLocked() bool {
@@ -200,6 +209,7 @@ func (p *pool) dispatchOneLocked() bool {
 func (p *pool) reset(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.countLocked()
 	p.refuse = err
 	for _, s := range p.idle {
 		s.stop()
@@ -220,6 +230,7 @@ func (p *pool) reset(err error) {
 func (p *pool) shrink() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.countLocked()
 	open := len(p.idle)
 	for _, n := range p.busy {
 		open += n
