@@ -40,7 +40,7 @@ const (
 
 // beginDeletion takes a key from its callers.
 func (r *Reconciler) beginDeletion(ctx context.Context, k metadata.KeyName, claim metadata.Claim) error {
-	return r.Store.Change(ctx, nil, func(tx *metadata.Tx) ([]byte, error) {
+	return r.commit(ctx, func(tx *metadata.Tx) ([]byte, error) {
 		return eventOf(k, deletionBegun, claim.Now), tx.BeginDeletion(ctx, k, claim)
 	})
 }
@@ -63,7 +63,7 @@ func (r *Reconciler) finishDeletion(ctx context.Context, k metadata.KeyName, cla
 		}
 		destroyed, names = append(destroyed, m.MaterialID), append(names, m.MaterialID.String())
 	}
-	return r.Store.Change(ctx, nil, func(tx *metadata.Tx) ([]byte, error) {
+	return r.commit(ctx, func(tx *metadata.Tx) ([]byte, error) {
 		if err := tx.FinishDeletion(ctx, k, claim, destroyed); err != nil {
 			return nil, err
 		}

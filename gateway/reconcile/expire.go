@@ -43,7 +43,7 @@ func (r *Reconciler) expire(ctx context.Context, m *metadata.ExpiredMaterial, no
 		}
 	}
 	name := metadata.KeyName{Region: m.Region, Account: m.Account, ID: m.KeyID}
-	return r.Store.Change(ctx, nil, func(tx *metadata.Tx) ([]byte, error) {
+	return r.commit(ctx, func(tx *metadata.Tx) ([]byte, error) {
 		if err := tx.DropMaterial(ctx, m.Region, m.Account, m.KeyID, m.ID, &now); err != nil {
 			return nil, err
 		}

@@ -39,12 +39,18 @@ type Reconciler struct {
 	metrics *metrics
 	watched *watched
 	wake    map[string]chan struct{} // by job
+
+	committing chan struct{} // holds an element for each change that is being committed
 }
+
+// maxCommitting is how many changes are committed at once.
+const maxCommitting = 4
 
 // New makes a Reconciler.
 func New(c Config) *Reconciler {
 	r := &Reconciler{
 		Config: c, Holder: uuid.New(), metrics: newMetrics(c.Metrics), watched: newWatched(c.Metrics), wake: map[string]chan struct{}{},
+		committing: make(chan struct{}, maxCommitting),
 	}
 	for _, j := range jobs {
 		r.wake[j.name] = make(chan struct{}, 1)

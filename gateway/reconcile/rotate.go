@@ -14,7 +14,7 @@ import (
 
 const (
 	// rotationBatch is how many keys are claimed at once to be rotated.
-	rotationBatch = 64
+	rotationBatch = 256
 	// maxWorn bounds the materials that are warned of at once.
 	maxWorn = 1000
 )
@@ -88,7 +88,7 @@ func (r *Reconciler) rotate(ctx context.Context, c metadata.Claim, d *metadata.D
 		current = made.MaterialID
 	}
 	next, event := nextRotation(d, c.Now), rotationEvent(d, current, c.Now)
-	err := r.Store.Change(ctx, nil, func(tx *metadata.Tx) ([]byte, error) {
+	err := r.commit(ctx, func(tx *metadata.Tx) ([]byte, error) {
 		if err := tx.RotateKey(ctx, c, d, made, next); err != nil {
 			return nil, err
 		}
@@ -106,6 +106,14 @@ func (r *Reconciler) rotate(ctx context.Context, c metadata.Claim, d *metadata.D
 		}
 	}
 	return err
+}
+
+// commit makes a change, few at once: the others wait without a connection that
+// requests need.
+func (r *Reconciler) commit(ctx context.Context, change func(*metadata.Tx) ([]byte, error)) error {
+	r.committing <- struct{}{}
+	defer func() { <-r.committing }()
+	return r.Store.Change(ctx, nil, change)
 }
 
 // newMaterial has the token make a material like the current one. None is made that

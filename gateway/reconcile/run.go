@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"kmsgate/metadata"
@@ -46,13 +47,28 @@ func (r *Reconciler) claim(now time.Time) metadata.Claim {
 	return metadata.Claim{Holder: r.Holder, Now: now, Until: now.Add(claimFor)}
 }
 
-// each does something about all that is due, and returns for how much. An error that
-// is lost says that there is nothing to be done any more; the others are joined, and
-// keep nothing else from being done.
+// workers is how much of what it claimed a job does at once: enough for all sessions
+// of a token. How many of them the token serves, and when, is its own affair.
+const workers = 32
+
+// each does something about all that is due, several at once, and returns for how
+// much. An error that is lost says that there is nothing to be done any more; the
+// others are joined, and keep nothing else from being done. So does a panic.
 func each[T any](due []T, lost error, do func(*T) error) (done int, err error) {
+	outcomes := make([]error, len(due))
+	var next atomic.Int64
+	var running sync.WaitGroup
+	for range min(workers, len(due)) {
+		running.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(due)); i = next.Add(1) - 1 {
+				outcomes[i] = guarded(func() error { return do(&due[i]) })
+			}
+		})
+	}
+	running.Wait()
 	var failed []error
-	for i := range due {
-		switch err := do(&due[i]); {
+	for _, err := range outcomes {
+		switch {
 		case err == nil:
 			done++
 		case !errors.Is(err, lost):
@@ -60,6 +76,16 @@ func each[T any](due []T, lost error, do func(*T) error) (done int, err error) {
 		}
 	}
 	return done, errors.Join(failed...)
+}
+
+// guarded makes a panic an error. What it says may be anything: it is not told.
+func guarded(do func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic with a %T\n%s", p, debug.Stack())
+		}
+	}()
+	return do()
 }
 
 // stores are the key stores whose tokens are here.
@@ -139,11 +165,9 @@ func (r *Reconciler) work(ctx context.Context, j job) error {
 // attempt runs a job once. A panic is the job's failure: the requests that the process
 // serves have no part in it.
 func (r *Reconciler) attempt(ctx context.Context, j job) (done int, err error) {
-	defer func() {
-		if p := recover(); p != nil { // what it says may be anything: it is not logged
-			r.Logger.Error("panic", "job", j.name, "type", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
-			err = fmt.Errorf("panic with a %T", p)
-		}
-	}()
-	return j.run(r, ctx, r.Clock())
+	err = guarded(func() (err error) {
+		done, err = j.run(r, ctx, r.Clock())
+		return err
+	})
+	return done, err
 }
