@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"reflect"
 
 	"kmsgate/gateway/kmsapi"
 	"kmsgate/metadata"
@@ -20,16 +21,15 @@ func (c *call) scheduleKeyDeletion(in *kmsapi.ScheduleKeyDeletionRequest) (work[
 	key, window := c.key(0), *in.PendingWindowInDays
 	at := c.now.UTC().AddDate(0, 0, int(window)) // days of 24 hours
 	return work[kmsapi.ScheduleKeyDeletionResponse]{commit: func(ctx context.Context, tx *metadata.Tx) (*kmsapi.ScheduleKeyDeletionResponse, error) {
-		if err := tx.ScheduleDeletion(ctx, key.Name(), at, window); err != nil {
+		state, err := tx.ScheduleDeletion(ctx, key.Name(), at, window)
+		if err != nil {
 			return nil, err
 		}
-		out := &kmsapi.ScheduleKeyDeletionResponse{
-			KeyID: key.ARN(), DeletionDate: kmsapi.Timestamp{Time: at}, KeyState: kmsapi.PendingDeletion, PendingWindowInDays: window,
+		out := &kmsapi.ScheduleKeyDeletionResponse{KeyID: key.ARN(), KeyState: kmsapi.KeyState(state), PendingWindowInDays: window}
+		if state == metadata.PendingDeletion { // of a primary key that has replicas nobody knows when
+			out.DeletionDate = kmsapi.Timestamp{Time: at}
 		}
-		c.event.ResponseElements = audit.Members{
-			audit.String("keyId", out.KeyID), audit.Date("deletionDate", at),
-			audit.String("keyState", string(out.KeyState)), audit.Int("pendingWindowInDays", int64(window)),
-		}
+		c.event.ResponseElements = membersOf(reflect.ValueOf(*out))
 		return out, nil
 	}}, nil
 }

@@ -94,6 +94,7 @@ var keyFacts = map[string]func(*facts) []string{
 	"kms:keyagreementalgorithm":                  func(f *facts) []string { return f.text("KeyAgreementAlgorithm") },
 	"kms:macalgorithm":                           func(f *facts) []string { return f.text("MacAlgorithm") },
 	"kms:messagetype":                            func(f *facts) []string { return f.text("MessageType") },
+	"kms:primaryregion":                          func(f *facts) []string { return f.text("PrimaryRegion") },
 	"kms:reencryptonsamekey":                     (*facts).reEncryptOnSameKey,
 	"kms:requestalias":                           (*facts).requestAlias,
 	"kms:resourcealiases":                        (*facts).resourceAliases,

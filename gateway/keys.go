@@ -264,5 +264,8 @@ func metadataOf(k *metadata.KeyEntry) kmsapi.KeyMetadata {
 	if k.DeletionAt != nil {
 		m.DeletionDate = kmsapi.Timestamp{Time: *k.DeletionAt}
 	}
+	if k.State == metadata.PendingReplicaDeletion {
+		m.PendingDeletionWindowInDays = k.DeletionWindow
+	}
 	return m
 }

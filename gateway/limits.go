@@ -59,14 +59,23 @@ func byPairSpec(c *call, in any) []bucket {
 
 // draw charges the caller for what the call does, once the keys are known and
 // the caller may use them: who may not learns nothing of a key from being
-// throttled.
+// throttled. What is done to a key of another region counts there, too.
 func (c *call) draw(in any) error {
-	if c.op.draws == nil || c.drawn {
+	if c.drawn {
 		return nil
 	}
 	c.drawn = true
-	for _, b := range c.op.draws(c, in) {
+	var drawnOn []bucket
+	if c.op.draws != nil {
+		drawnOn = c.op.draws(c, in)
+	}
+	for _, b := range drawnOn {
 		if !c.charge(b) {
+			return kmsapi.Throttled()
+		}
+	}
+	for _, r := range c.resources {
+		if r.key != nil && r.key.Region != c.region && !c.chargeIn(r.key.Region, c.op.bucket) {
 			return kmsapi.Throttled()
 		}
 	}

@@ -62,6 +62,9 @@ func (c *call) lookUp(in any) error {
 				named = c.op.text(in, t.member)
 			}
 		}
+		if t.kind == onRelated && !isPrimary(c.key(0)) {
+			continue
+		}
 		r, err := c.find(t, in, named)
 		if err != nil {
 			return err
@@ -85,6 +88,8 @@ func (c *call) find(t *target, in any, named string) (resource, error) {
 		return c.findByCiphertext(t, in, named)
 	case onKey, onAliasTarget:
 		return c.resolve(t, named)
+	case onRelated:
+		return c.findRelated(t, named)
 	case onGrant:
 		return c.findGrant(t, in, named)
 	case onPrincipal:
@@ -120,9 +125,26 @@ func (c *call) resolve(t *target, named string) (resource, error) {
 	return c.findAlias(t, account, ref.Alias)
 }
 
+// findRelated finds the key in a region that is related to the call's primary key.
+func (c *call) findRelated(t *target, region string) (resource, error) {
+	primary := c.key(0)
+	for _, related := range primary.Related {
+		if related.Region == region {
+			return c.findKeyIn(t, related.Region, primary.Account, primary.ID)
+		}
+	}
+	keyARN := arn.KeyARNOf(region, primary.Account, primary.ID)
+	return resource{target: t, account: primary.Account, arn: keyARN, missing: kmsapi.NotFoundKey(keyARN)}, nil
+}
+
 func (c *call) findKey(t *target, account, id string) (resource, error) {
-	r := resource{target: t, account: account, arn: arn.KeyARNOf(c.region, account, id)}
-	key, err := c.view.Key(c.ctx, c.region, id)
+	return c.findKeyIn(t, c.region, account, id)
+}
+
+// findKeyIn finds a key of an account in a region.
+func (c *call) findKeyIn(t *target, region, account, id string) (resource, error) {
+	r := resource{target: t, account: account, arn: arn.KeyARNOf(region, account, id)}
+	key, err := c.view.Key(c.ctx, region, id)
 	switch {
 	case err == nil && key.Account == account:
 		r.key = key

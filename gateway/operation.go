@@ -69,6 +69,7 @@ const (
 	onCiphertext                    // the key that made a ciphertext, optionally named too
 	onAlias                         // an alias by name; authorised by identity on the alias
 	onAliasTarget                   // the key that the alias named by a member points to now
+	onRelated                       // the key related to the target before, by its Region; none unless that is a primary key
 	onGrant                         // a grant by token, or by key and id: it says itself who may end it
 	onPrincipal                     // a principal by ARN; authorised by identity on the ARN
 
@@ -86,7 +87,7 @@ const (
 )
 
 // holdsKey are the kinds of targets that are keys.
-var holdsKey = map[targetKind]bool{onKey: true, onCiphertext: true, onAliasTarget: true}
+var holdsKey = map[targetKind]bool{onKey: true, onCiphertext: true, onAliasTarget: true, onRelated: true}
 
 // A target is one thing that an operation acts on and how it is admitted.
 type target struct {
@@ -145,12 +146,16 @@ type work[Out any] struct {
 	// audit record into the same one. It may run again if the transaction has
 	// to be repeated.
 	commit func(context.Context, *metadata.Tx) (*Out, error)
+	// wakes is the job of package reconcile that goes on with what was committed;
+	// empty for none.
+	wakes string
 }
 
 // erased is work without its types.
 type erased struct {
 	do     func(context.Context) (any, error)
 	commit func(context.Context, *metadata.Tx) (any, error)
+	wakes  string
 }
 
 // typed is an operation's handler with the request and response types erased.
@@ -180,7 +185,7 @@ func do[In, Out any](complete func(*In) error, check func(*call, *In) (work[Out]
 			if err != nil {
 				return erased{}, err
 			}
-			var e erased
+			e := erased{wakes: w.wakes}
 			if w.do != nil {
 				e.do = func(ctx context.Context) (any, error) { return erase(w.do(ctx)) }
 			}

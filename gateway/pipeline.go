@@ -157,9 +157,12 @@ func (c *call) receive(r *http.Request) error {
 	return c.slowDown(c.in)
 }
 
-// charge takes one request from a rate of the caller's.
-func (c *call) charge(drawnOn bucket) bool {
-	if c.gateway.throttle.allow(c.now, throttleKey{c.caller.Account, c.region, drawnOn}) {
+// charge takes one request from a rate of the caller's in the call's region.
+func (c *call) charge(drawnOn bucket) bool { return c.chargeIn(c.region, drawnOn) }
+
+// chargeIn takes one request from a rate of the caller's in a region.
+func (c *call) chargeIn(region string, drawnOn bucket) bool {
+	if c.gateway.throttle.allow(c.now, throttleKey{c.caller.Account, region, drawnOn}) {
 		return true
 	}
 	c.shed = true
@@ -254,7 +257,11 @@ func (c *call) decide(in any) ([]byte, error) {
 			return c.protocol().encode(c, out)
 		}
 	}
-	return c.change(todo.commit)
+	body, err := c.change(todo.commit)
+	if err == nil && todo.wakes != "" {
+		c.gateway.reconciler.Wake(todo.wakes)
+	}
+	return body, err
 }
 
 // change makes a change and its records in one transaction.

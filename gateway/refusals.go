@@ -20,7 +20,6 @@ var refusals = []refusal{
 	{"DisconnectCustomKeyStore", noCustomStores, false},
 	{"ReplicateKey", noReplicas, false},
 	{"UpdateCustomKeyStore", noCustomStores, false},
-	{"UpdatePrimaryRegion", noReplicas, false},
 }
 
 const (

@@ -126,7 +126,8 @@ func (f *fixture) leave(t *testing.T, key string) {
 	t.Helper()
 	err := f.store.Change(t.Context(), nil, func(tx *metadata.Tx) ([]byte, error) {
 		name := metadata.KeyName{Region: testRegion, Account: account1, ID: idOf(key)}
-		return []byte(`{}`), tx.ScheduleDeletion(t.Context(), name, f.now(), 7)
+		_, err := tx.ScheduleDeletion(t.Context(), name, f.now(), 7)
+		return []byte(`{}`), err
 	})
 	if err != nil {
 		t.Fatal(err)

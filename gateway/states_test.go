@@ -72,6 +72,8 @@ var stateTable = map[string]string{
 	"EnableKeyRotation":   schedules, "DisableKeyRotation": schedules, "GetKeyRotationStatus": always, "ListKeyRotations": always,
 	"RotateKeyOnDemand": "ok disabled  deletion  replicas  import    ok        creating  ok",
 
+	"UpdatePrimaryRegion": usesTheKey, "UpdatePrimaryRegion PrimaryRegion": usesTheKey,
+
 	"CancelKeyDeletion": "unpending unpending ok ok unpending unpending unpending unpending",
 }
 

@@ -145,6 +145,7 @@ var kmsRows = []matrixRow{
 	{service: "kms", operation: "GetKeyRotationStatus", scope: onKeyScope, foreign: true, keySpec: symmetricKey, in: key()},
 	managesKey("ListKeyRotations", key()),
 	managesKey("RotateKeyOnDemand", key()),
+	madeHere(managesKey("UpdatePrimaryRegion", key("PrimaryRegion", "eu-west-1"))),
 
 	account("kms", "CreateKey", m{"Tags": []m{{"TagKey": "a", "TagValue": "b"}}}, ""),
 	account("kms", "GenerateRandom", m{"NumberOfBytes": 1}, ""),
@@ -159,7 +160,8 @@ func wrongUsage(r matrixRow) matrixRow {
 	return r
 }
 
-// madeHere is a row whose key has no imported material: an authorised caller learns so.
+// madeHere is a row whose key has no imported material, or no related keys: an
+// authorised caller learns so.
 func madeHere(r matrixRow) matrixRow {
 	r.then = "UnsupportedOperationException"
 	return r

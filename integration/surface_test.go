@@ -20,7 +20,7 @@ var served = []string{
 	"GenerateDataKeyWithoutPlaintext", "GenerateMac", "GenerateRandom", "GetKeyLastUsage", "GetKeyPolicy", "GetParametersForImport", "GetPublicKey", "ImportKeyMaterial", "ListAliases", "ListGrants", "ListKeyPolicies",
 	"ListKeys", "ListResourceTags", "ListRetirableGrants", "PutKeyPolicy", "ReEncrypt", "RetireGrant", "RevokeGrant", "ScheduleKeyDeletion", "Sign", "TagResource", "UntagResource", "UpdateAlias",
 	"UpdateKeyDescription", "Verify", "VerifyMac",
-	"DisableKeyRotation", "EnableKeyRotation", "GetKeyRotationStatus", "ListKeyRotations", "RotateKeyOnDemand",
+	"DisableKeyRotation", "EnableKeyRotation", "GetKeyRotationStatus", "ListKeyRotations", "RotateKeyOnDemand", "UpdatePrimaryRegion",
 }
 
 // sdkOperations are the names of all operations of the SDK.
@@ -142,6 +142,7 @@ var modelled = map[string][]string{
 		"ExpiredImportTokenException", "IncorrectKeyMaterialException", "InvalidCiphertextException", "InvalidImportTokenException",
 	}, managing...),
 
+	"UpdatePrimaryRegion":  append([]string{"DisabledException"}, managing...),
 	"DisableKeyRotation":   append([]string{"DisabledException"}, managing...),
 	"EnableKeyRotation":    append([]string{"DisabledException"}, managing...),
 	"GetKeyRotationStatus": managing,

@@ -51,6 +51,8 @@ const (
 	DueDeletion Due = `k.state = 'PendingDeletion' AND k.deletion_at <= @now`
 	// UnfinishedDeletion: it is deleted, and its material may still be there.
 	UnfinishedDeletion Due = `k.state = 'Deleted' AND k.claimed_until IS NOT NULL`
+	// DueMove: it has become the primary key of its related keys, or was it before.
+	DueMove Due = `k.state = 'Updating'`
 )
 
 const claimKeys = `

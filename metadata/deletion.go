@@ -16,11 +16,21 @@ UPDATE keys SET state = @to, deletion_at = @at, deletion_window = @window, versi
 WHERE region = @region AND account = @account AND id = @id AND state = ANY (@from)`
 
 // ScheduleDeletion has a key be deleted at a time, after a window of so many days
-// (7 to 30); *StateError in a state that [SchedulingDeletion] does not begin with,
-// ErrNotFound if the account has no such key in the region.
-func (tx *Tx) ScheduleDeletion(ctx context.Context, k KeyName, at time.Time, window int32) error {
-	args := with(k.moving(SchedulingDeletion), pgx.StrictNamedArgs{"at": at, "window": window})
-	return tx.updateKey(ctx, "schedule deletion", k.Region, k.Account, k.ID, scheduleDeletion, args)
+// (7 to 30), and returns the state that it is in then: a primary key that has replicas
+// waits until they are deleted, and its window begins when [Tx.ReleasePrimary] says so.
+// *StateError in a state that [SchedulingDeletion] does not begin with, ErrNotFound if
+// the account has no such key in the region.
+func (tx *Tx) ScheduleDeletion(ctx context.Context, k KeyName, at time.Time, window int32) (State, error) {
+	way, due := SchedulingDeletion, &at
+	waits, err := tx.hasReplicas(ctx, k)
+	switch {
+	case err != nil:
+		return "", err
+	case waits:
+		way, due = AwaitingReplicas, nil
+	}
+	args := with(k.moving(way), pgx.StrictNamedArgs{"at": due, "window": window})
+	return way.To, tx.updateKey(ctx, "schedule deletion", k.Region, k.Account, k.ID, scheduleDeletion, args)
 }
 
 const cancelDeletion = `
@@ -54,8 +64,12 @@ RETURNING name`
 // BeginDeletion takes a key that was claimed, and whose window is over, from all
 // callers for good: with its policy, aliases, grants and tags. Its row stays, and
 // keeps the id from being used again. ErrClaim if the claim does not stand any more,
-// or if the deletion was cancelled: the key is not touched then.
+// or if the deletion was cancelled: the key is not touched then. Of a replica,
+// [Tx.ReleasePrimary] must follow.
 func (tx *Tx) BeginDeletion(ctx context.Context, k KeyName, c Claim) error {
+	if err := tx.lockRelated(ctx, k); err != nil {
+		return err
+	}
 	args := with(k.moving(Deleting), pgx.StrictNamedArgs{"holder": c.Holder, "now": c.Now})
 	var service string
 	err := tx.tx.QueryRow(ctx, beginDeletion, args).Scan(&service)

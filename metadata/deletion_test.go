@@ -31,7 +31,8 @@ func claimOf(holder uuid.UUID, now time.Time) metadata.Claim {
 func (f fixture) schedule(t *testing.T, id string) {
 	t.Helper()
 	f.change(t, func(tx *metadata.Tx) error {
-		return tx.ScheduleDeletion(t.Context(), named(account, id), noon.Add(7*day), 7)
+		_, err := tx.ScheduleDeletion(t.Context(), named(account, id), noon.Add(7*day), 7)
+		return err
 	})
 }
 
@@ -302,7 +303,10 @@ func (w *walk) set(rt *rapid.T, what string, way metadata.Transition) {
 
 func (w *walk) schedule(rt *rapid.T, window int32) {
 	at := w.now.Add(time.Duration(window) * day)
-	err := w.f.try(w.ctx, func(tx *metadata.Tx) error { return tx.ScheduleDeletion(w.ctx, w.name, at, window) })
+	err := w.f.try(w.ctx, func(tx *metadata.Tx) error {
+		_, err := tx.ScheduleDeletion(w.ctx, w.name, at, window)
+		return err
+	})
 	if w.did(rt, "schedule", err) {
 		w.is.due = at
 	}

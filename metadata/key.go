@@ -34,7 +34,8 @@ type Key struct {
 	Version         int64      // raised by every change of this row; 1 when new
 	CreatedAt       time.Time  // UTC, to the microsecond once it was stored
 	DeletionAt      *time.Time // only in states PendingDeletion and Deleted
-	Rotation        Rotation
+	DeletionWindow  int32      // days; only in these and in PendingReplicaDeletion
+	Rotation        Rotation   // of a replica: its primary key's
 }
 
 // Name is the key's name.

@@ -27,6 +27,7 @@ type keyRow struct {
 	Version         int64
 	CreatedAt       time.Time
 	DeletionAt      *time.Time
+	DeletionWindow  *int32
 
 	RotationPeriod    *int32
 	NextRotationAt    *time.Time
@@ -57,19 +58,23 @@ type keyRow struct {
 }
 
 // What the key has but once comes with the first row alone: the policy may be larger
-// than all the rest.
+// than all the rest. A replica's rotation is that of its primary key, l, which alone
+// has it.
 const selectKey = `
 SELECT k.region, k.id, k.account, k.store, k.spec, k.usage, k.origin, k.multi_region_role, k.state, k.service, k.description,
-       k.version, k.created_at, k.deletion_at,
-       k.rotation_period, k.next_rotation_at, k.on_demand_rotations, k.on_demand_started_at, a.version AS account_version,
+       k.version, k.created_at, k.deletion_at, k.deletion_window,
+       coalesce(l.rotation_period, k.rotation_period) AS rotation_period,
+       coalesce(l.next_rotation_at, k.next_rotation_at) AS next_rotation_at,
+       coalesce(l.on_demand_rotations, k.on_demand_rotations) AS on_demand_rotations,
+       coalesce(l.on_demand_started_at, k.on_demand_started_at) AS on_demand_started_at, a.version AS account_version,
        CASE WHEN row_number() OVER materials_first = 1 THEN p.document END AS policy,
        CASE WHEN row_number() OVER materials_first = 1 THEN p.bindings::text END AS bindings,
        CASE WHEN row_number() OVER materials_first = 1 THEN (
            SELECT json_agg(json_build_object('key', t.key, 'value', t.value) ORDER BY t.key)
            FROM tags t WHERE t.account = k.account AND t.region = k.region AND t.key_id = k.id) END AS tags,
        CASE WHEN row_number() OVER materials_first = 1 THEN (
-           SELECT array_agg(l.name ORDER BY l.name)
-           FROM aliases l WHERE l.account = k.account AND l.region = k.region AND l.key_id = k.id) END AS aliases,
+           SELECT array_agg(n.name ORDER BY n.name)
+           FROM aliases n WHERE n.account = k.account AND n.region = k.region AND n.key_id = k.id) END AS aliases,
        CASE WHEN k.multi_region_role IS NOT NULL AND row_number() OVER materials_first = 1 THEN (
            SELECT json_agg(json_build_object('region', r.region, 'role', r.multi_region_role, 'state', r.state, 'store', r.store) ORDER BY r.region)
            FROM keys r WHERE r.account = k.account AND r.id = k.id AND r.state <> 'Deleted') END AS related,
@@ -77,6 +82,7 @@ SELECT k.region, k.id, k.account, k.store, k.spec, k.usage, k.origin, k.multi_re
        m.created_at AS material_created_at, m.pending, m.rotated_at, m.rotation_type, m.expires_at, m.description AS material_text
 FROM keys k
 JOIN accounts a ON a.id = k.account
+LEFT JOIN keys l ON k.multi_region_role = 'REPLICA' AND l.account = k.account AND l.id = k.id AND l.multi_region_role = 'PRIMARY' AND l.state <> 'Deleted'
 LEFT JOIN policies p ON p.account = k.account AND p.region = k.region AND p.key_id = k.id AND p.name = 'default'
 LEFT JOIN materials m ON m.account = k.account AND m.region = k.region AND m.key_id = k.id
 WHERE k.region = @region AND k.id = @id
@@ -126,7 +132,7 @@ func (r *keyRow) key() Key {
 		Usage: keyspec.Usage(r.Usage), Origin: keyspec.Origin(r.Origin),
 		MultiRegionRole: MultiRegionRole(orZero(r.MultiRegionRole)), State: State(r.State),
 		Service: r.Service, Description: r.Description,
-		Version: r.Version, CreatedAt: r.CreatedAt, DeletionAt: r.DeletionAt,
+		Version: r.Version, CreatedAt: r.CreatedAt, DeletionAt: r.DeletionAt, DeletionWindow: orZero(r.DeletionWindow),
 		Rotation: Rotation{
 			PeriodDays: orZero(r.RotationPeriod), NextAt: r.NextRotationAt,
 			OnDemand: r.OnDemandRotations, RequestedAt: r.OnDemandStartedAt,

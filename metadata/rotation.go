@@ -25,11 +25,12 @@ var Rotatable = Enabled.Set() | Updating.Set() | Unavailable.Set()
 
 const setRotation = `
 UPDATE keys SET rotation_period = @period, next_rotation_at = @next, version = version + 1
-WHERE region = @region AND account = @account AND id = @id AND state = ANY (@from)`
+WHERE region = @region AND account = @account AND id = @id AND state = ANY (@from) AND multi_region_role IS DISTINCT FROM 'REPLICA'`
 
 // SetRotation has a key rotated every so many days, 90 to 2560, beginning at a
-// time; none and nil end that. The key must be [Rotatable]; *StateError if it is
-// not, ErrNotFound if the account has no such key in the region.
+// time; none and nil end that. The key must be [Rotatable], and no replica;
+// *StateError with its state if it is not so, ErrNotFound if the account has no such
+// key in the region.
 func (tx *Tx) SetRotation(ctx context.Context, region, account, id string, days int32, next *time.Time) error {
 	args := pgx.StrictNamedArgs{
 		"region": region, "account": account, "id": id, "from": Rotatable.names(), "period": orNull(days), "next": next,
@@ -43,14 +44,15 @@ const pendingIsThere = `p.pending AND p.residency <> 'absent' AND (p.expires_at 
 const requestRotation = `
 UPDATE keys SET on_demand_started_at = @at, version = version + 1
 WHERE region = @region AND account = @account AND id = @id AND state = ANY (@from)
-  AND on_demand_started_at IS NULL AND on_demand_rotations < @most
+  AND multi_region_role IS DISTINCT FROM 'REPLICA' AND on_demand_started_at IS NULL AND on_demand_rotations < @most
   AND (origin <> 'EXTERNAL' OR EXISTS (
       SELECT FROM materials p
       WHERE p.account = keys.account AND p.region = keys.region AND p.key_id = keys.id AND ` + pendingIsThere + `))`
 
 // RequestRotation asks for a rotation on demand of a [Rotatable] key. *StateError
-// if it is not, if another is under way, if it had all that it can have, or if an
-// imported key has no material to be rotated to: with the key's state. ErrNotFound if the account has no such key in the region.
+// if it is not, if it is a replica, if another is under way, if it had all that it can
+// have, or if an imported key has no material to be rotated to: with the key's state.
+// ErrNotFound if the account has no such key in the region.
 func (tx *Tx) RequestRotation(ctx context.Context, region, account, id string, at time.Time) error {
 	args := pgx.StrictNamedArgs{
 		"region": region, "account": account, "id": id, "from": Rotatable.names(), "at": at, "now": at, "most": MaxOnDemandRotations,

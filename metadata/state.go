@@ -75,6 +75,14 @@ var (
 	// CancelKeyDeletion, which tells nothing of the state that the key was in before.
 	SchedulingDeletion = Transition{Manageable &^ Updating.Set(), PendingDeletion}
 	CancellingDeletion = Transition{Pending, Disabled}
+	// AwaitingReplicas: ScheduleKeyDeletion of a primary key that has replicas. ReplicasGone:
+	// the last of them is deleted, and the window begins.
+	AwaitingReplicas = Transition{SchedulingDeletion.From, PendingReplicaDeletion}
+	ReplicasGone     = Transition{PendingReplicaDeletion.Set(), PendingDeletion}
+	// Moving: UpdatePrimaryRegion, of both keys; again while they are at it. Moved: it is
+	// done.
+	Moving = Transition{Enabled.Set() | Updating.Set(), Updating}
+	Moved  = Transition{Updating.Set(), Enabled}
 	// Deleting: the window is over. There is no way back.
 	Deleting = Transition{PendingDeletion.Set(), Deleted}
 )

@@ -8,6 +8,11 @@ func NotPrimary(arn string) *Error {
 	return &Error{UnsupportedOperationException, arn + " is not a multi-region primary key."}
 }
 
+// PrimaryAlready refuses to move a primary key to the Region that it is in.
+func PrimaryAlready(region string) *Error {
+	return invalid("The primary key is in " + region + " already: PrimaryRegion must be the Region of one of its replicas.")
+}
+
 // ResidentNotRotated refuses to rotate a key whose material is an object in the token.
 func ResidentNotRotated(arn string) *Error {
 	return &Error{UnsupportedOperationException, arn + " is kept in the token itself which is not valid for this operation."}

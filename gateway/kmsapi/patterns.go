@@ -53,6 +53,8 @@ var patterns = map[string]pattern{
 		regexp: `^[a-zA-Z0-9:/_\s.-]+$`, admits: func(c rune) bool { return isWord(c) || strings.ContainsRune(":/.- \t\n\v\f\r", c) },
 		admitsNone: true,
 	},
+	// What a site calls its Regions is its own affair.
+	"Region":      {regexp: `^([a-z]+-){2,3}\d+$`, admits: func(c rune) bool { return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' }},
 	"AccessKeyId": {regexp: `[\w]+`, admits: isWord},
 }
 

@@ -106,6 +106,8 @@ var pairs = map[string]struct{ ours, sdks any }{
 	"GetKeyLastUsageResponse":                     {kmsapi.GetKeyLastUsageResponse{}, kms.GetKeyLastUsageOutput{}},
 	"DisableKeyRotationRequest":                   {kmsapi.DisableKeyRotationRequest{}, kms.DisableKeyRotationInput{}},
 	"DisableKeyRotationResponse":                  {kmsapi.DisableKeyRotationResponse{}, kms.DisableKeyRotationOutput{}},
+	"UpdatePrimaryRegionRequest":                  {kmsapi.UpdatePrimaryRegionRequest{}, kms.UpdatePrimaryRegionInput{}},
+	"UpdatePrimaryRegionResponse":                 {kmsapi.UpdatePrimaryRegionResponse{}, kms.UpdatePrimaryRegionOutput{}},
 	"EnableKeyRotationRequest":                    {kmsapi.EnableKeyRotationRequest{}, kms.EnableKeyRotationInput{}},
 	"EnableKeyRotationResponse":                   {kmsapi.EnableKeyRotationResponse{}, kms.EnableKeyRotationOutput{}},
 	"GetKeyRotationStatusRequest":                 {kmsapi.GetKeyRotationStatusRequest{}, kms.GetKeyRotationStatusInput{}},

@@ -34,14 +34,23 @@ func (r *Reconciler) Delete(ctx context.Context, now time.Time) (done int, err e
 
 // Names of the service events of a deletion. AWS has only the last.
 const (
+	windowBegun   = "DeletionWindowStarted" // of a primary key whose last replica is deleted
 	deletionBegun = "DeleteKeyStarted"
 	deletionDone  = "DeleteKey"
 )
 
-// beginDeletion takes a key from its callers.
+// beginDeletion takes a key from its callers. With the last replica of a primary key
+// that is to be deleted its window begins.
 func (r *Reconciler) beginDeletion(ctx context.Context, k metadata.KeyName, claim metadata.Claim) error {
 	return r.commit(ctx, func(tx *metadata.Tx) ([]byte, error) {
-		return eventOf(k, deletionBegun, claim.Now), tx.BeginDeletion(ctx, k, claim)
+		if err := tx.BeginDeletion(ctx, k, claim); err != nil {
+			return nil, err
+		}
+		primary, at, err := tx.ReleasePrimary(ctx, k, claim.Now)
+		if primary != (metadata.KeyName{}) {
+			tx.AlsoRecord(eventOf(primary, windowBegun, claim.Now, audit.Date("deletionDate", at)))
+		}
+		return eventOf(k, deletionBegun, claim.Now), err
 	})
 }
 

@@ -91,7 +91,8 @@ func (c *cutOff) Destroy(ctx context.Context, on hsm.Call, k *hsm.Key) error {
 func (f *fixture) schedule(t *testing.T, k metadata.KeyName, days int32) {
 	t.Helper()
 	f.change(t, func(tx *metadata.Tx) error {
-		return tx.ScheduleDeletion(t.Context(), k, noon.Add(time.Duration(days)*day), days)
+		_, err := tx.ScheduleDeletion(t.Context(), k, noon.Add(time.Duration(days)*day), days)
+		return err
 	})
 }
 

@@ -136,7 +136,10 @@ func TestKeysThatAreNotEnabledWait(t *testing.T) {
 	}
 	move(metadata.Disabling)
 	mustRotate(t, r, noon.Add(1000*day), 0)
-	f.change(t, func(tx *metadata.Tx) error { return tx.ScheduleDeletion(t.Context(), k, noon.Add(2000*day), 30) })
+	f.change(t, func(tx *metadata.Tx) error {
+		_, err := tx.ScheduleDeletion(t.Context(), k, noon.Add(2000*day), 30)
+		return err
+	})
 	mustRotate(t, r, noon.Add(1001*day), 0)
 	f.change(t, func(tx *metadata.Tx) error { return tx.CancelDeletion(t.Context(), k) })
 	mustRotate(t, r, noon.Add(1002*day), 0)

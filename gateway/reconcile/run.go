@@ -24,9 +24,15 @@ type job struct {
 	run func(r *Reconciler, ctx context.Context, now time.Time) (done int, err error)
 }
 
+// Jobs that are woken by what a request has committed.
+const (
+	Moves = "moves" // of primary keys
+)
+
 // jobs are all there are.
 var jobs = []job{
 	{"deletion", 10 * time.Second, (*Reconciler).Delete},
+	{Moves, 5 * time.Second, (*Reconciler).FinishMoves},
 	{"expiry", 10 * time.Second, (*Reconciler).ExpireMaterial},
 	{"imports", 10 * time.Minute, (*Reconciler).ForgetImports},
 	{"rotation", 5 * time.Second, (*Reconciler).Rotate},
