@@ -1,7 +1,6 @@
 package pkcs11
 
 import (
-	"crypto/subtle"
 	"encoding/binary"
 	"fmt"
 
@@ -66,10 +65,7 @@ func (s *session) mac(key handle, input []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n != macBytes {
-		return nil, fmt.Errorf("%w: HMAC-SHA-256 has %d bytes", hsm.ErrUnavailable, n)
-	}
-	return out, nil
+	return out, exactly("C_Sign", out, n, macBytes)
 }
 
 // verifyBinding refuses a key that is not, in every field, what the token bound.
@@ -82,11 +78,11 @@ func (s *session) verifyBinding(k *hsm.Key) error {
 		}
 		return fmt.Errorf("%w: store %s has no binding key of generation %d here", hsm.ErrUnavailable, k.Store, k.Generation)
 	}
-	want, err := s.mac(key.handle, bindingInput(k))
+	good, err := agreed(func() ([]byte, error) { return s.mac(key.handle, bindingInput(k)) }, k.Binding)
 	if err != nil {
 		return err
 	}
-	if subtle.ConstantTimeCompare(want, k.Binding) != 1 {
+	if !good {
 		return fmt.Errorf("%w: key %s", hsm.ErrBinding, k.KeyID)
 	}
 	return nil

@@ -3,7 +3,6 @@ package pkcs11
 import (
 	"context"
 	"crypto/subtle"
-	"fmt"
 
 	"kmsgate/hsm"
 	"kmsgate/hsm/keyspec"
@@ -36,8 +35,8 @@ func (s *session) encapsulate(public handle, spec keyspec.Spec) ([]byte, error) 
 	}
 	secret, err := s.takeSecret(object, capsuleSecretBytes)
 	defer clear(secret)
-	if err == nil && n != encapsulationBytes[spec] {
-		err = fmt.Errorf("%w: an encapsulation of %s has %d bytes", hsm.ErrUnavailable, spec, n)
+	if err == nil {
+		err = exactly("C_EncapsulateKey", both, n, encapsulationBytes[spec])
 	}
 	copy(both, secret)
 	if err != nil {

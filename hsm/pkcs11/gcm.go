@@ -92,7 +92,8 @@ func (s *session) decrypt(key handle, iv, ciphertext, aad []byte) ([]byte, error
 	if err != nil {
 		return nil, s.judge(err, s.engine.damaged, hsm.ErrInvalidCiphertext)
 	}
-	return out[:n:n], nil
+	want := len(ciphertext) - tagBytes
+	return out[:want:want], exactly("C_Decrypt", out, n, want)
 }
 
 // judge tells data that does not authenticate from a token in trouble. Many

@@ -3,8 +3,6 @@ package pkcs11
 import (
 	"context"
 	"crypto"
-	"crypto/subtle"
-	"fmt"
 
 	"kmsgate/hsm"
 	"kmsgate/hsm/keyspec"
@@ -32,9 +30,8 @@ func (e *Engine) VerifyMAC(ctx context.Context, on hsm.Call, k *hsm.Key, a keysp
 		return hsm.ErrInvalidSignature
 	}
 	w := work{mechanism: "mac-verify", in: [3][]byte{message, mac}, run: func(s *session, key handle, in [3][]byte) ([]byte, error) {
-		want, err := s.hmac(key, row.Hash, in[0])
-		defer clear(want)
-		if err == nil && subtle.ConstantTimeCompare(want, in[1]) != 1 {
+		good, err := agreed(func() ([]byte, error) { return s.hmac(key, row.Hash, in[0]) }, in[1])
+		if err == nil && !good {
 			err = hsm.ErrInvalidSignature
 		}
 		return nil, err
@@ -58,16 +55,13 @@ func (s *session) hmac(key handle, h crypto.Hash, input []byte) ([]byte, error) 
 	if err != nil {
 		return nil, err
 	}
-	if n != len(out) {
-		return nil, fmt.Errorf("%w: an HMAC with %v has %d bytes", hsm.ErrUnavailable, h, n)
-	}
-	return out, nil
+	return out, exactly("C_Sign", out, n, len(out))
 }
 
 // checkHMAC proves that key is the one that made the check value.
 func (s *session) checkHMAC(key handle, h crypto.Hash, check, input []byte) error {
-	got, err := s.hmac(key, h, input)
-	if err == nil && subtle.ConstantTimeCompare(got, check) != 1 {
+	good, err := agreed(func() ([]byte, error) { return s.hmac(key, h, input) }, check)
+	if err == nil && !good {
 		err = hsm.ErrWrongMaterial
 	}
 	return err

@@ -2,6 +2,7 @@ package pkcs11
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 
@@ -89,7 +90,10 @@ func (s *session) generateMaterial(ctx context.Context, t *keyType, k *hsm.Key) 
 	if err := s.check(t, key, k); err != nil {
 		return err
 	}
-	return s.wrapAndBind(key, k)
+	if err := s.wrapAndBind(key, k); err != nil {
+		return err
+	}
+	return s.provesBlob(k)
 }
 
 // make makes the key of k as the template says, and fills in its public key.
@@ -154,8 +158,14 @@ func (s *session) bind(k *hsm.Key) (err error) {
 	if !ok {
 		return fmt.Errorf("%w: store %s has no binding key of generation %d here", hsm.ErrUnavailable, k.Store, k.Generation)
 	}
-	k.Binding, err = s.mac(binding.handle, bindingInput(k))
-	return err
+	mac := func() ([]byte, error) { return s.mac(binding.handle, bindingInput(k)) }
+	if k.Binding, err = mac(); err != nil {
+		return err
+	}
+	if good, err := agreed(mac, k.Binding); err != nil || !good {
+		return errors.Join(errNotTheSame, err)
+	}
+	return nil
 }
 
 // destroyAfter destroys a session object at the end of the function that made

@@ -68,6 +68,11 @@ func (s *session) generateResident(ctx context.Context, t *keyType, k *hsm.Key) 
 	if err := s.check(t, key, k); err != nil {
 		return err
 	}
+	if t.makeCheck != nil { // nothing has looked yet whether it is right
+		if err := t.compare(s, t, key, k); err != nil {
+			return fmt.Errorf("the token made a check value that is not its own: %v", err) //nolint:errorlint // not what the caller gave
+		}
+	}
 	if err := s.bind(k); err != nil {
 		return err
 	}

@@ -48,10 +48,7 @@ func (s *session) oaepEncrypt(key handle, spec keyspec.Spec, h crypto.Hash, plai
 	if err != nil {
 		return nil, err
 	}
-	if n != len(out) {
-		return nil, fmt.Errorf("%w: a ciphertext of %s has %d bytes", hsm.ErrUnavailable, spec, n)
-	}
-	return out, nil
+	return out, exactly("C_Encrypt", out, n, len(out))
 }
 
 // encryptHere encrypts with Go's standard library.
@@ -121,13 +118,29 @@ func (s *session) oaepDecrypt(key handle, way string, h crypto.Hash, ciphertext 
 		return out[:n:n], nil
 	}
 	defer clear(out)
-	em := make([]byte, len(ciphertext)) // some tokens leave leading zeros out
-	copy(em[len(em)-n:], out[:n])
-	plaintext, err := der.UnpadOAEP(h, em)
-	if err != nil {
-		return nil, hsm.ErrInvalidCiphertext
+	plaintext, err := unpadRaw(h, out, n)
+	if err == nil {
+		return plaintext, nil
 	}
-	return plaintext, nil
+	// Asked again, so that no damage on the way is taken for a verdict.
+	again := make([]byte, len(ciphertext))
+	defer clear(again)
+	length, err := s.engine.module.lib.decrypt(s.handle, key, m, ciphertext, again)
+	if err != nil {
+		return nil, err
+	}
+	if length != n || subtle.ConstantTimeCompare(out, again) != 1 {
+		return nil, errNotTheSame
+	}
+	return nil, hsm.ErrInvalidCiphertext
+}
+
+// unpadRaw takes the padding off the n bytes of a raw decryption, whose leading
+// zeros some tokens leave out.
+func unpadRaw(h crypto.Hash, out []byte, n int) ([]byte, error) {
+	em := make([]byte, len(out))
+	copy(em[len(em)-n:], out[:n])
+	return der.UnpadOAEP(h, em)
 }
 
 // proveDecrypter has a private key open what the row's public key encrypted.

@@ -2,7 +2,6 @@ package pkcs11
 
 import (
 	"context"
-	"crypto/subtle"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -298,14 +297,15 @@ func parseDomainCheck(check []byte) (blob, made []byte, ok bool) {
 }
 
 func (s *session) proveBinding(k *serviceKey, check []byte) ([]byte, error) {
-	got, err := s.mac(k.handle, serviceInput(&k.row))
-	if err != nil || check == nil {
-		return got, err
+	mac := func() ([]byte, error) { return s.mac(k.handle, serviceInput(&k.row)) }
+	if check == nil {
+		return mac()
 	}
-	if subtle.ConstantTimeCompare(got, check) != 1 {
-		return nil, hsm.ErrWrongMaterial
+	good, err := agreed(mac, check)
+	if err == nil && !good {
+		err = hsm.ErrWrongMaterial
 	}
-	return check, nil
+	return check, err
 }
 
 func (s *session) proveSealing(k *serviceKey, check []byte) ([]byte, error) {

@@ -64,8 +64,12 @@ func (e *Engine) Sign(ctx context.Context, on hsm.Call, k *hsm.Key, a keyspec.Al
 	if err != nil {
 		return nil, err
 	}
-	w := work{mechanism: "sign", in: [3][]byte{sig.input}, run: func(s *session, key handle, in [3][]byte) ([]byte, error) {
-		return s.sign(key, sig, in[0])
+	w := work{mechanism: "sign", in: [3][]byte{sig.input, sig.message}, run: func(s *session, key handle, in [3][]byte) ([]byte, error) {
+		signature, err := s.sign(key, sig, in[0])
+		if err != nil {
+			return nil, err
+		}
+		return signature, sig.provesSignature(&s.entry.key, in[1], signature)
 	}}
 	return e.do(ctx, on, k, &w)
 }
@@ -77,12 +81,14 @@ func (s *session) sign(key handle, sig *signatureOf, input []byte) ([]byte, erro
 	if err != nil {
 		return nil, err
 	}
-	if sig.encode == nil && n != len(out) {
-		return nil, fmt.Errorf("%w: a signature of %s has %d bytes", hsm.ErrUnavailable, sig.spec, n)
+	if sig.encode == nil {
+		if err := exactly("C_Sign", out, n, len(out)); err != nil {
+			return nil, err
+		}
 	}
 	encoded, err := sig.sentForm(out[:n])
 	if err != nil {
-		return nil, fmt.Errorf("%w: what the token has signed: %w", hsm.ErrUnavailable, err)
+		return nil, fmt.Errorf("C_Sign: what the token has signed: %w", err)
 	}
 	return encoded, nil
 }
