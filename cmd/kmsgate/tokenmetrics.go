@@ -51,6 +51,12 @@ func (m *tokenMetrics) watch(e *pkcs11.Engine) {
 	gauge("kmsgate_token_sessions_waiting", "Calls that wait for a session.", func(s pkcs11.Stats) float64 { return float64(s.Waiting) })
 	counter("kmsgate_token_shared_seconds_total", "Time of all sessions, added up, while clients had or wanted some.", func(s pkcs11.Stats) float64 { return s.SharedTime.Seconds() })
 	counter("kmsgate_token_background_seconds_total", "Of the shared time, what background work took: a tenth at most.", func(s pkcs11.Stats) float64 { return s.BackgroundTime.Seconds() })
+	gauge("kmsgate_token_away_since_seconds", "Unix time since which the token serves nobody; 0 while it serves.", func(s pkcs11.Stats) float64 {
+		if s.AwaySince.IsZero() {
+			return 0
+		}
+		return float64(s.AwaySince.UnixMilli()) / 1000
+	})
 	gauge("kmsgate_token_calls_stuck", "Calls whose caller has gone and that have not returned.", func(s pkcs11.Stats) float64 { return float64(s.Stuck) })
 	counter("kmsgate_token_sessions_poisoned_total", "Sessions given up since the start.", func(s pkcs11.Stats) float64 { return float64(s.Poisoned) })
 	gauge("kmsgate_token_cached_keys", "Unwrapped keys kept in the token.", func(s pkcs11.Stats) float64 { return float64(s.Handles) })

@@ -162,10 +162,12 @@ type Engine struct {
 	handles *handles
 	repair  repair
 
-	stuck    atomic.Int64 // calls whose caller has gone and that have not returned
-	poisoned atomic.Uint64
-	hits     atomic.Uint64
-	misses   atomic.Uint64
+	stuck atomic.Int64 // calls whose caller has gone and that have not returned
+	// stuckSince is when the first of them missed its deadline, in Unix nanoseconds.
+	stuckSince atomic.Int64
+	poisoned   atomic.Uint64
+	hits       atomic.Uint64
+	misses     atomic.Uint64
 
 	closed     chan struct{}
 	mu         sync.Mutex // guards closing and the growth of goroutines
@@ -365,10 +367,11 @@ func (e *Engine) isClosed() bool {
 
 // Stats is a snapshot of the engine.
 type Stats struct {
-	Serial       string // of the token
-	Epoch        uint64 // reconnects and first connect
-	Serving      bool   // neither reconnecting nor out of service
-	SessionsMax  int    // work sessions
+	Serial       string    // of the token
+	Epoch        uint64    // reconnects and first connect
+	Serving      bool      // neither reconnecting nor out of service
+	AwaySince    time.Time // when callers began to be refused; zero while they are not
+	SessionsMax  int       // work sessions
 	SessionsBusy int
 	SessionsIdle int
 	Waiting      int // calls waiting for a session
@@ -385,7 +388,7 @@ type Stats struct {
 // Stats returns a snapshot.
 func (e *Engine) Stats() Stats {
 	s := Stats{
-		Serial: e.serial, Epoch: e.epoch.Load(), Serving: e.repair.admit() == nil,
+		Serial: e.serial, Epoch: e.epoch.Load(), Serving: e.repair.admit() == nil, AwaySince: e.awaySince(),
 		Poisoned: e.poisoned.Load(), Stuck: e.stuck.Load(),
 		Handles: e.handles.count(), Hits: e.hits.Load(), Misses: e.misses.Load(),
 	}

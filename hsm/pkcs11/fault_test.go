@@ -94,6 +94,7 @@ func TestStuckCallsAreBounded(t *testing.T) {
 	e, shim := openWithShim(t, func(c *Config) { c.MaxSessions = 4 })
 	k := generate(t, e, "k")
 	encryptWorks(t, e, k)
+	start := time.Now()
 	shim.Hang(softhsm.Encrypt, true)
 	for i := range 10 {
 		_, err := e.Encrypt(within(t, 20*time.Millisecond), client, k, []byte("x"), nil)
@@ -108,8 +109,14 @@ func TestStuckCallsAreBounded(t *testing.T) {
 	if err := e.Check(within(t, time.Second)); !errors.Is(err, hsm.ErrUnavailable) {
 		t.Errorf("Check = %v, want %v", err, hsm.ErrUnavailable)
 	}
+	if since := e.Stats().AwaySince; since.Before(start) || since.After(time.Now()) {
+		t.Errorf("AwaySince = %v, want a time after %v", since, start)
+	}
 	shim.Hang(softhsm.Encrypt, false)
 	encryptWorks(t, e, k)
+	if since := e.Stats().AwaySince; !since.IsZero() {
+		t.Errorf("AwaySince = %v of a token that serves, want none", since)
+	}
 }
 
 func TestCallerWhoGoesAwayCostsNoSession(t *testing.T) {
@@ -289,8 +296,8 @@ func TestFatalCodeTakesTheTokenOut(t *testing.T) {
 			t.Errorf("Encrypt = %v, want %v", err, hsm.ErrUnavailable)
 		}
 	}
-	if e.Stats().Serving {
-		t.Error("Serving = true after a fatal code")
+	if s := e.Stats(); s.Serving || s.AwaySince.IsZero() || time.Since(s.AwaySince) > time.Minute {
+		t.Errorf("after a fatal code: serving %v, away since %v", s.Serving, s.AwaySince)
 	}
 }
 

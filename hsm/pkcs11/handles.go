@@ -242,6 +242,9 @@ func (o *owner) fillInTurn(ctx context.Context, en *entry) error {
 		return err
 	}
 	defer func() { <-o.turn }()
+	if err := o.engine.tooMuchStuck(); err != nil { // since it began to wait
+		return err
+	}
 	sh := en.share
 	if err := o.ensureSession(ctx, sh); err != nil {
 		return err

@@ -84,6 +84,7 @@ func (e *Engine) takeOut(why error) {
 	defer e.repair.mu.Unlock()
 	if !e.repair.hopeless {
 		e.repair.hopeless = true
+		why = e.away(why)
 		e.repair.refusal.Store(&why)
 		e.pool.reset(why)
 		e.cfg.Logger.Error("token taken out of service", "serial", e.serial, "error", why)
@@ -188,7 +189,8 @@ func (e *Engine) halt() {
 	e.repair.mu.Lock()
 	defer e.repair.mu.Unlock()
 	if !e.repair.hopeless {
-		e.repair.refusal.Store(&errReconnecting)
+		why := e.away(errReconnecting)
+		e.repair.refusal.Store(&why)
 		e.pool.reset(errReconnecting)
 	}
 }

@@ -86,7 +86,9 @@ func (s *session) rewrap(k *hsm.Key, generation int32) (hsm.Key, error) {
 	if k.Residency == hsm.Resident { // it stays where it is
 		err = s.bind(&moved)
 	} else {
-		err = s.wrapAndBind(key, &moved)
+		if err = s.wrapAndBind(key, &moved); err == nil {
+			err = s.provesBlob(&moved)
+		}
 		s.destroyAfter(key, &err)
 	}
 	return moved, err

@@ -187,7 +187,9 @@ func (s *session) begin(w *work, en *entry) bool {
 // abandon gives the session up while its call has not returned. It is false if
 // the call returned meanwhile; its outcome is then in done.
 func (s *session) abandon() bool {
-	s.engine.stuck.Add(1)
+	if s.engine.stuck.Add(1) == 1 {
+		s.engine.stuckSince.Store(s.engine.cfg.Clock().UnixNano())
+	}
 	if s.state.CompareAndSwap(stateRunning, stateAbandoned) {
 		s.engine.poisoned.Add(1)
 		return true

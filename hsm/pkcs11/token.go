@@ -75,6 +75,11 @@ func (e *Engine) try(ctx context.Context, on hsm.Call, k *hsm.Key, w *work, limi
 		e.settle(s, on.Class, classOK)
 		return nil, classAnswer, fmt.Errorf("%w: %w", hsm.ErrBusy, context.Cause(ctx))
 	}
+	if err := e.tooMuchStuck(); err != nil { // since it began to wait
+		s.entry = en
+		e.settle(s, on.Class, classOK)
+		return nil, classAnswer, err
+	}
 	if !s.begin(w, en) {
 		e.settle(s, on.Class, classSession)
 		return nil, classSession, errStale
@@ -103,10 +108,7 @@ func (e *Engine) admit() error {
 	if err := e.repair.admit(); err != nil {
 		return err
 	}
-	if n := e.stuck.Load(); n > e.maxStuck {
-		return fmt.Errorf("%w: %d calls have not returned", hsm.ErrUnavailable, n)
-	}
-	return nil
+	return e.tooMuchStuck()
 }
 
 // conclude gives the session back after a call that has returned.
