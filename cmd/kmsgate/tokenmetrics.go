@@ -59,6 +59,7 @@ func (m *tokenMetrics) watch(e *pkcs11.Engine) {
 	})
 	gauge("kmsgate_token_calls_stuck", "Calls whose caller has gone and that have not returned.", func(s pkcs11.Stats) float64 { return float64(s.Stuck) })
 	counter("kmsgate_token_sessions_poisoned_total", "Sessions given up since the start.", func(s pkcs11.Stats) float64 { return float64(s.Poisoned) })
+	counter("kmsgate_token_random_faults_total", "Random bytes thrown away because the token's generator repeated itself: the token must be examined.", func(s pkcs11.Stats) float64 { return float64(s.RandomFaults) })
 	gauge("kmsgate_token_cached_keys", "Unwrapped keys kept in the token.", func(s pkcs11.Stats) float64 { return float64(s.Handles) })
 	counter("kmsgate_token_cache_hits_total", "Uses of keys that were unwrapped already, since the start.", func(s pkcs11.Stats) float64 { return float64(s.Hits) })
 	counter("kmsgate_token_cache_misses_total", "Uses of keys that had to be unwrapped, since the start.", func(s pkcs11.Stats) float64 { return float64(s.Misses) })

@@ -162,6 +162,9 @@ type Engine struct {
 	handles *handles
 	repair  repair
 
+	drawn        lastBlock // of all sessions
+	randomFaults atomic.Uint64
+
 	stuck atomic.Int64 // calls whose caller has gone and that have not returned
 	// stuckSince is when the first of them missed its deadline, in Unix nanoseconds.
 	stuckSince atomic.Int64
@@ -381,6 +384,7 @@ type Stats struct {
 
 	Poisoned     uint64 // sessions given up because a call missed its deadline
 	Stuck        int64  // of these, whose call has not returned
+	RandomFaults uint64 // draws of the token's random generator that were thrown away
 	Handles      int    // cached unwrapped keys
 	Hits, Misses uint64 // of that cache
 }
@@ -389,7 +393,7 @@ type Stats struct {
 func (e *Engine) Stats() Stats {
 	s := Stats{
 		Serial: e.serial, Epoch: e.epoch.Load(), Serving: e.repair.admit() == nil, AwaySince: e.awaySince(),
-		Poisoned: e.poisoned.Load(), Stuck: e.stuck.Load(),
+		Poisoned: e.poisoned.Load(), Stuck: e.stuck.Load(), RandomFaults: e.randomFaults.Load(),
 		Handles: e.handles.count(), Hits: e.hits.Load(), Misses: e.misses.Load(),
 	}
 	e.pool.mu.Lock()

@@ -1,6 +1,7 @@
 package pkcs11
 
 import (
+	"bytes"
 	"crypto/subtle"
 	"errors"
 	"fmt"
@@ -52,7 +53,8 @@ var ivModeNames = [...]string{IVGiven: "given", IVWritten: "written", IVAppended
 // String is the mode's name.
 func (m IVMode) String() string { return ivModeNames[m] }
 
-// encrypt returns IV and ciphertext in one slice. It needs no more than one
+// encrypt returns IV and ciphertext in one slice; nothing if the IV is that of the
+// encryption before. It needs no more than one
 // call where the IV is the token's, else one more every ivBatch calls.
 func (s *session) encrypt(key handle, plaintext, aad []byte) (ivAndData []byte, err error) {
 	mode := ivModes[s.engine.cfg.IV]
@@ -75,6 +77,11 @@ func (s *session) encrypt(key handle, plaintext, aad []byte) (ivAndData []byte, 
 	}
 	end := prefix + len(plaintext) + tagBytes
 	copy(out[mode.given:prefix], out[end:])
+	if bytes.Equal(out[:prefix], s.lastIV) {
+		clear(out)
+		return nil, s.engine.failedRandom()
+	}
+	s.lastIV = append(s.lastIV[:0], out[:prefix]...)
 	return out[:end:end], nil
 }
 

@@ -277,7 +277,7 @@ func (s *session) checkToken(handle, [3][]byte) ([]byte, error) {
 		return nil, fmt.Errorf("%w: another token is in the slot", hsm.ErrUnavailable)
 	}
 	var random [8]byte
-	if err := e.module.lib.random(s.handle, random[:]); err != nil {
+	if err := s.random(random[:]); err != nil {
 		return nil, err
 	}
 	for _, k := range e.service.Load().keys {

@@ -49,6 +49,8 @@ type session struct {
 
 	scratch []byte // input of the job; the goroutine's while it runs
 	ivs     []byte // random bytes for IVs, each used once
+	lastIV  []byte // of the encryption before
+	drawn   lastBlock
 }
 
 const (
@@ -237,7 +239,7 @@ func expired(ctx context.Context) bool { return errors.Is(ctx.Err(), context.Dea
 func (s *session) nextIV() ([]byte, error) {
 	if len(s.ivs) < ivBytes {
 		batch := make([]byte, ivBatch*ivBytes)
-		if err := s.engine.module.lib.random(s.handle, batch); err != nil {
+		if err := s.random(batch); err != nil {
 			return nil, err
 		}
 		s.ivs = batch

@@ -213,7 +213,7 @@ func (e *Engine) Random(ctx context.Context, on hsm.Call, n int) ([]byte, error)
 	}
 	w := work{mechanism: "random", run: func(s *session, _ handle, _ [3][]byte) ([]byte, error) {
 		out := make([]byte, n)
-		return out, s.engine.module.lib.random(s.handle, out)
+		return out, s.random(out)
 	}}
 	return e.do(ctx, on, nil, &w)
 }
