@@ -216,14 +216,11 @@ const maxClockSkew = 2 * time.Second
 
 // OpenSecret opens the secret of an access key. It is the caller's to clear.
 func (g *Gateway) OpenSecret(ctx context.Context, key *metadata.AccessKey) ([]byte, error) {
-	var err error
-	for _, r := range g.regions { // the secret may be sealed by any of their stores
-		var secret []byte
-		if secret, err = identity.OpenSecret(ctx, g.tokens[r.Store], key); err == nil {
-			return secret, nil
-		}
+	tokens := make([]hsm.Token, 0, len(g.regions))
+	for _, r := range g.regions {
+		tokens = append(tokens, g.tokens[r.Store])
 	}
-	return nil, err
+	return identity.OpenSecret(ctx, tokens, key)
 }
 
 // serves tells whether a region is served here.

@@ -44,7 +44,10 @@ type client struct {
 func (i *instance) newClient(account string) *client { return i.clientWith(i.keys[account]) }
 
 // clientWith makes an SDK client with credentials.
-func (i *instance) clientWith(key credentials) *client {
+func (i *instance) clientWith(key credentials) *client { return i.clientIn(region, key) }
+
+// clientIn makes an SDK client of a region.
+func (i *instance) clientIn(region string, key credentials) *client {
 	c := &client{}
 	config := aws.Config{
 		Region: region, Credentials: key, HTTPClient: &http.Client{Transport: c},

@@ -265,7 +265,9 @@ func TestWrongUsage(t *testing.T) {
 		{"dev -dir /nonexistent/x -accounts 111122223333,111122223333", "-accounts: 111122223333 is there twice"},
 		{"dev -dir /nonexistent/x -listen 0.0.0.0:4599", "-listen"},
 		{"dev -dir /nonexistent/x -listen 4599", "-listen"},
-		{"dev -dir /nonexistent/x -region EU", `-region: "EU" is not a region`},
+		{"dev -dir /nonexistent/x -regions EU", `-regions: "EU" is not a region`},
+		{"dev -dir /nonexistent/x -regions us-east-1,", `-regions: "" is not a region`},
+		{"dev -dir /nonexistent/x -regions us-east-1,us-east-1", "-regions: us-east-1 is there twice"},
 	} {
 		r := run(t, path, strings.Fields(tc.command)...)
 		r.wantFailure(t, tc.command, 2, tc.want)

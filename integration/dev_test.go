@@ -310,12 +310,12 @@ func (i *instance) wantAnswersOf(t testing.TB, l *load) {
 	}
 }
 
-// TestDevListenAndRegion wants -listen and -region to be heeded, and a start with
+// TestDevListenAndRegion wants -listen and -regions to be heeded, and a start with
 // another region to keep the keys of the first.
 func TestDevListenAndRegion(t *testing.T) {
 	t.Parallel()
 	address := freeAddress(t)
-	l := launch{dir: newPlace(t), arguments: []string{"-listen", address, "-region", "eu-central-7"}}
+	l := launch{dir: newPlace(t), arguments: []string{"-listen", address, "-regions", "eu-central-7"}}
 	i := l.start(t)
 	if want := "http://" + address; i.endpoint != want {
 		t.Errorf("endpoint %s, want %s", i.endpoint, want)

@@ -146,8 +146,8 @@ func wantLine(t testing.TB, r ran, words ...string) {
 func parseInspected(t testing.TB, r ran) (found inspected) {
 	t.Helper()
 	decoder := json.NewDecoder(strings.NewReader(r.stdout))
-	if err := decoder.Decode(&found); err != nil || len(found.Tokens) != 1 {
-		t.Fatalf("hsm inspect -json: %v, %d tokens, want one:\n%s", err, len(found.Tokens), r.stdout)
+	if err := decoder.Decode(&found); err != nil || len(found.Tokens) == 0 {
+		t.Fatalf("hsm inspect -json: %v, %d tokens, want some:\n%s", err, len(found.Tokens), r.stdout)
 	}
 	return found
 }

@@ -149,7 +149,6 @@ func (c *config) checkModules() error {
 			{m.Path == "", at + ".path", "is missing: the PKCS#11 library"},
 			{paths[m.Path], at + ".path", "is listed already"},
 			{len(m.Tokens) == 0, at + ".tokens", "is missing: at least one"},
-			{len(m.Tokens) > 1, at + ".tokens", "has several tokens; one token of a library is served"},
 		})
 		if err != nil {
 			return err
@@ -158,22 +157,27 @@ func (c *config) checkModules() error {
 			return &configError{at + ".return_codes", err.Error()}
 		}
 		paths[m.Path] = true
+		meant := map[string]bool{}
 		for j, t := range m.Tokens {
-			if err := t.check(fmt.Sprintf("%s.tokens[%d]", at, j), names); err != nil {
+			if err := t.check(fmt.Sprintf("%s.tokens[%d]", at, j), names, meant); err != nil {
 				return err
 			}
-			names[t.Name] = true
+			names[t.Name], meant[t.meaning()] = true, true
 		}
 	}
 	return nil
 }
 
-func (t *tokenConfig) check(at string, names map[string]bool) error {
+// meaning is how the token is told from the others of its library.
+func (t *tokenConfig) meaning() string { return "label " + t.Label + ", serial " + t.Serial }
+
+func (t *tokenConfig) check(at string, names, meant map[string]bool) error {
 	_, known := ivModes[t.IV]
 	return first([]rule{
 		{t.Name == "", at + ".name", "is missing: what regions call the token"},
 		{names[t.Name], at + ".name", fmt.Sprintf("%q is the name of another token already", t.Name)},
 		{(t.Label == "") == (t.Serial == ""), at, "needs either label or serial"},
+		{meant[t.meaning()], at, "is a token that has another name already: give each token of a library once, with a label or serial of its own"},
 		{t.PINFile == "", at + ".pin_file", "is missing"},
 		{t.MaxSessions < 0, at + ".max_sessions", "cannot be negative"},
 		{t.CachedKeys < 0, at + ".cached_keys", "cannot be negative"},

@@ -127,12 +127,24 @@ func TestSettingsThatCannotWork(t *testing.T) {
 		{"no webhook", "#events:\n", "events: {secret_file: s}\n", "events.url: "},
 		{"no secret", "#events:\n", badEvents("secret_file: \"\""), "events.secret_file: is missing"},
 		{"a patient webhook", "#events:\n", badEvents("timeout: 2m"), "events.timeout: must be 1s to 1m0s"},
+		{"a token twice", "\n# Regions are labels", "\n      - {name: second, label: kmsgate, pin_file: p}\n# Regions are labels", "modules[0].tokens[1]: is a token that has another name"},
+		{"a name twice", "\n# Regions are labels", "\n      - {name: main, label: other, pin_file: p}\n# Regions are labels", "modules[0].tokens[1].name: "},
 		{"too long for a pair", "generation_timeout: 60s", "generation_timeout: 1h", "generation_timeout: must be 1s to 10m0s"},
 	} {
 		_, err := parseConfig([]byte(replaced(t, sampleText(t), tc.was, tc.is)), (*config).checkListening)
 		if err == nil || !strings.Contains(err.Error(), tc.want) || !strings.HasPrefix(err.Error(), "line ") {
 			t.Errorf("%s: %v, want a line and %q", tc.name, err, tc.want)
 		}
+	}
+}
+
+// TestTokensOfOneLibrary wants a library to have several tokens.
+func TestTokensOfOneLibrary(t *testing.T) {
+	t.Parallel()
+	text := replaced(t, sampleText(t), "\n# Regions are labels", "\n      - {name: second, label: other, pin_file: p}\n# Regions are labels")
+	c, err := parseConfig([]byte(text))
+	if err != nil || len(c.Modules[0].Tokens) != 2 {
+		t.Errorf("two tokens of a library: %v", err)
 	}
 }
 

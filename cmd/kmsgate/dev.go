@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,21 +17,22 @@ import (
 
 	"kmsgate/gateway/arn"
 	"kmsgate/gateway/identity"
+	"kmsgate/hsm"
 	"kmsgate/metadata"
 	"kmsgate/metadata/pgserver"
 	"kmsgate/softhsm"
 )
 
-const devUsage = `Starts a complete private gateway in one process: a SoftHSM token and a Postgres
-of its own under -dir, made from the installed programs when they are not there
-yet. It writes dev.env for the first account and dev-ACCOUNT.env for the others,
+const devUsage = `Starts a complete private gateway in one process: a SoftHSM token for each region
+and a Postgres of its own under -dir, made from the installed programs when they
+are not there yet. It writes dev.env for the first account and dev-ACCOUNT.env for the others,
 serves until Ctrl-C, and comes up again on the same directory with all keys and
 the same credentials.
 
 It is for development, not for production: SoftHSM keeps keys in files, the PIN
 lies beside them, there is no TLS and request rates are off.`
 
-// What dev calls its token and its database.
+// What dev calls the token of its first region and its database.
 const (
 	devToken    = "kmsgate"
 	devDatabase = "kmsgate"
@@ -44,7 +46,7 @@ var regionPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,49}$`)
 type devOptions struct {
 	dir      string
 	listen   string
-	region   string
+	regions  []string
 	accounts []string
 }
 
@@ -53,11 +55,11 @@ func runDev(ctx context.Context, p *program, args []string) error {
 	dir := set.String("dir", ".kmsgate", "`directory` of token, database and credentials")
 	listen := set.String("listen", "127.0.0.1:4599", "loopback `address` to listen on")
 	accounts := set.String("accounts", "111122223333", "`accounts` to create, 12 digits each, separated by commas")
-	region := set.String("region", "us-east-1", "`region` that is served")
+	regions := set.String("regions", "us-east-1", "`regions` that are served, separated by commas; credentials name the first")
 	if err := p.parse(set, args); err != nil {
 		return err
 	}
-	o := devOptions{dir: *dir, listen: *listen, region: *region, accounts: strings.Split(*accounts, ",")}
+	o := devOptions{dir: *dir, listen: *listen, regions: strings.Split(*regions, ","), accounts: strings.Split(*accounts, ",")}
 	if err := o.check(); err != nil {
 		return err
 	}
@@ -76,8 +78,13 @@ func (o *devOptions) check() (err error) {
 	if !isLoopback(o.listen) {
 		return usagef("-listen: %q is not 127.0.0.1:PORT or [::1]:PORT, and dev serves on loopback only: it has no TLS (kmsgate serve has)", o.listen)
 	}
-	if !regionPattern.MatchString(o.region) {
-		return usagef("-region: %q is not a region, such as us-east-1", o.region)
+	for n, r := range o.regions {
+		if !regionPattern.MatchString(r) {
+			return usagef("-regions: %q is not a region, such as us-east-1", r)
+		}
+		if slices.Contains(o.regions[:n], r) {
+			return usagef("-regions: %s is there twice", r)
+		}
 	}
 	if o.dir == "" {
 		return usagef("-dir is empty")
@@ -130,7 +137,7 @@ func (p *program) devOn(ctx context.Context, o devOptions, server *pgserver.Serv
 	if err != nil {
 		return err
 	}
-	err = i.devToken(ctx, o, filepath.Dir(server.Dir()))
+	err = i.devTokens(ctx, o, filepath.Dir(server.Dir()))
 	if err == nil {
 		err = i.openTokens(ctx, registry)
 	}
@@ -143,9 +150,9 @@ func (p *program) devOn(ctx context.Context, o devOptions, server *pgserver.Serv
 	return errors.Join(err, i.close(ctx))
 }
 
-// config is all of the configuration but the token.
+// config is all of the configuration but the tokens.
 func (o *devOptions) config(databaseURL string) (*config, error) {
-	regions, err := o.regions()
+	regions, err := o.configRegions()
 	off := false
 	return &config{
 		Listen: o.listen, AdminListen: "127.0.0.1:0", Instance: "dev", Throttling: &off,
@@ -153,63 +160,95 @@ func (o *devOptions) config(databaseURL string) (*config, error) {
 	}, err
 }
 
-// regions are the region that was asked for and, after it, those of earlier
-// starts: what is sealed in their stores, such as the secrets of access keys,
-// stays in use.
-func (o *devOptions) regions() ([]regionConfig, error) {
-	regions := []regionConfig{{Name: o.region, Store: "default-" + o.region, Token: devToken}}
+// configRegions are the regions that were asked for and, after them, those of
+// earlier starts: what is sealed in their stores, such as the secrets of access
+// keys, stays in use. Each keeps the token that it has had.
+func (o *devOptions) configRegions() ([]regionConfig, error) {
 	before, err := readConfig(o.configFile())
 	if errors.Is(err, os.ErrNotExist) { // the first start
-		return regions, nil
+		before, err = &config{}, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w; it tells the regions of earlier starts: mend it, or remove it if there was only this one", err)
 	}
+	var regions []regionConfig
+	for n, name := range o.regions {
+		r := regionConfig{Name: name, Store: "default-" + name, Token: devTokenOf(name)}
+		if n == 0 && len(before.Regions) == 0 {
+			r.Token = devToken
+		}
+		if known := slices.IndexFunc(before.Regions, func(r regionConfig) bool { return r.Name == name }); known >= 0 {
+			r = before.Regions[known]
+		}
+		regions = append(regions, r)
+	}
 	for _, r := range before.Regions {
-		if r.Name != o.region {
+		if !slices.Contains(o.regions, r.Name) {
 			regions = append(regions, r)
 		}
 	}
 	return regions, nil
 }
 
-// devToken makes the token, or finds it, and adds it to the configuration. A
-// database that knows keys in another token is of no use without that one: a
-// new token would only hide that they are lost.
-func (i *installation) devToken(ctx context.Context, o devOptions, cluster string) error {
-	var needed string // serial
+// devTokenOf is the label of a region's token, of at most 32 bytes.
+func devTokenOf(region string) string {
+	label := devToken + "-" + region
+	if len(label) > maxLabelBytes {
+		label = fmt.Sprintf("%s-%x", devToken, sha256.Sum256([]byte(region)))[:maxLabelBytes]
+	}
+	return label
+}
+
+// maxLabelBytes is as long as the label of a token may be (PKCS#11 v2.40,
+// section 3.2).
+const maxLabelBytes = 32
+
+// devTokens makes the tokens of the regions, or finds them, and adds them to the
+// configuration.
+func (i *installation) devTokens(ctx context.Context, o devOptions, cluster string) error {
+	var module moduleConfig
 	for _, r := range i.config.Regions {
-		keys, err := i.store.ServiceKeys(ctx, r.Store)
+		token, err := i.devToken(ctx, o, r, cluster)
 		if err != nil {
 			return err
 		}
-		for _, k := range keys {
-			if len(k.Tokens) > 0 {
-				needed = k.Tokens[0]
-			}
+		if slices.ContainsFunc(module.Tokens, func(t tokenConfig) bool { return t.Name == r.Token }) {
+			continue
+		}
+		module.Path, module.Environment = token.Module, map[string]string{"SOFTHSM2_CONF": token.ConfPath}
+		module.Tokens = append(module.Tokens, tokenConfig{Name: r.Token, Serial: token.Serial, PINFile: token.PINFile})
+	}
+	i.config.Modules = []moduleConfig{module}
+	return o.writeConfig(i.config)
+}
+
+// devToken makes the token of a region, or finds it. A database that knows keys in
+// another token is of no use without that one: a new token would only hide that
+// they are lost.
+func (i *installation) devToken(ctx context.Context, o devOptions, r regionConfig, cluster string) (softhsm.Token, error) {
+	keys, err := i.store.ServiceKeys(ctx, r.Store)
+	if err != nil {
+		return softhsm.Token{}, err
+	}
+	var needed string // serial
+	for _, k := range keys {
+		if len(k.Tokens) > 0 {
+			needed = k.Tokens[0]
 		}
 	}
 	dir := filepath.Join(o.dir, "softhsm")
 	made, err := os.ReadDir(filepath.Join(dir, "tokens"))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+		return softhsm.Token{}, err
 	}
 	if needed != "" && len(made) == 0 {
-		return o.errTokenGone(needed, cluster)
+		return softhsm.Token{}, o.errTokenGone(needed, cluster)
 	}
-	token, err := softhsm.Provision(dir, devToken)
-	if err != nil {
-		return err
+	token, err := softhsm.Provision(dir, r.Token)
+	if err == nil && needed != "" && needed != token.Serial {
+		err = o.errTokenGone(needed, cluster)
 	}
-	if needed != "" && needed != token.Serial {
-		return o.errTokenGone(needed, cluster)
-	}
-	i.config.Modules = []moduleConfig{{
-		Path:        token.Module,
-		Environment: map[string]string{"SOFTHSM2_CONF": token.ConfPath},
-		Tokens:      []tokenConfig{{Name: devToken, Serial: token.Serial, PINFile: token.PINFile}},
-	}}
-	return o.writeConfig(i.config)
+	return token, err
 }
 
 // errTokenGone says how to begin anew. cluster is where the database lies.
@@ -277,7 +316,11 @@ func (i *installation) devAccount(ctx context.Context, account string) (string, 
 		return exports(key.ID, secret), err
 	}
 	oldest := slices.MinFunc(keys, func(a, b metadata.AccessKey) int { return a.CreatedAt.Compare(b.CreatedAt) })
-	secret, err := identity.OpenSecret(ctx, i.byStore[i.config.Regions[0].Store], &oldest)
+	var tokens []hsm.Token
+	for _, e := range i.engines {
+		tokens = append(tokens, e)
+	}
+	secret, err := identity.OpenSecret(ctx, tokens, &oldest)
 	defer clear(secret)
 	return exports(oldest.ID, secret), err
 }
@@ -302,7 +345,7 @@ func (o *devOptions) writeEnvironments(at addresses, secrets map[string]string) 
 			fmt.Fprintf(&b, "export AWS_ENDPOINT_URL_%s=http://%s\n", service, at.api)
 		}
 		b.WriteString(secrets[account])
-		fmt.Fprintf(&b, "export AWS_REGION=%[1]s\nexport AWS_DEFAULT_REGION=%[1]s\n", o.region)
+		fmt.Fprintf(&b, "export AWS_REGION=%[1]s\nexport AWS_DEFAULT_REGION=%[1]s\n", o.regions[0])
 		if err := writePrivately(o.envFile(n), b.String()); err != nil {
 			return fmt.Errorf("write credentials: %w", err)
 		}
@@ -322,8 +365,12 @@ func writePrivately(path, text string) error {
 // devWelcome prints the next commands to type.
 func (p *program) devWelcome(o devOptions, at addresses) {
 	endpoint := "--endpoint-url http://" + at.api
+	regions := "region " + o.regions[0]
+	if len(o.regions) > 1 {
+		regions = "regions " + strings.Join(o.regions, ", ")
+	}
 	fmt.Fprintf(p.stdout, `
-kmsgate serves the KMS API on http://%s, region %s, account %s.
+kmsgate serves the KMS API on http://%s, %s, account %s.
 For development only, not for production. Ctrl-C stops it. In another terminal:
 
   . %s
@@ -333,7 +380,7 @@ For development only, not for production. Ctrl-C stops it. In another terminal:
 
 The audit log: kmsgate audit tail -config %s
 Metrics and pprof: http://%s/metrics
-`, at.api, o.region, o.accounts[0], nearby(o.envFile(0)), endpoint, endpoint, endpoint, nearby(o.configFile()), at.admin)
+`, at.api, regions, o.accounts[0], nearby(o.envFile(0)), endpoint, endpoint, endpoint, nearby(o.configFile()), at.admin)
 }
 
 // nearby is a path as one would type it here, in a shell.

@@ -54,7 +54,7 @@ func (d *doctor) openAlone(ctx context.Context, t configuredToken) (*pkcs11.Engi
 	}
 	c := engineConfigOf(t.module, t.tokenConfig)
 	c.Marks, c.Logger, c.GenerateTimeout = d.store, d.logger, d.config.generationTimeout()
-	engine, err := pkcs11.Open(ctx, c)
+	engine, err := d.module(t.module).Open(ctx, c)
 	if err == nil {
 		d.engines, d.byToken[t.Name] = append(d.engines, engine), engine
 	}

@@ -21,6 +21,7 @@ type installation struct {
 	config  *config
 	logger  *slog.Logger
 	store   *metadata.Store
+	modules map[string]*pkcs11.Module // by path
 	engines []*pkcs11.Engine
 	// byStore has the engine of each key store, byToken that of each token's name.
 	byStore, byToken map[string]*pkcs11.Engine
@@ -49,8 +50,19 @@ func openDatabase(ctx context.Context, c *config, logger *slog.Logger, metrics p
 		return nil, err
 	}
 	return &installation{
-		config: c, logger: logger, store: store, byStore: map[string]*pkcs11.Engine{}, byToken: map[string]*pkcs11.Engine{},
+		config: c, logger: logger, store: store, modules: map[string]*pkcs11.Module{},
+		byStore: map[string]*pkcs11.Engine{}, byToken: map[string]*pkcs11.Engine{},
 	}, nil
+}
+
+// module is the library of a configured module, one for all of its tokens.
+func (i *installation) module(c moduleConfig) *pkcs11.Module {
+	m, ok := i.modules[c.Path]
+	if !ok {
+		m = pkcs11.NewModule(c.Path, c.InitArguments)
+		i.modules[c.Path] = m
+	}
+	return m
 }
 
 func (i *installation) openTokens(ctx context.Context, metrics prometheus.Registerer) error {
@@ -82,7 +94,7 @@ func (i *installation) openToken(ctx context.Context, m moduleConfig, t tokenCon
 	}
 	observed := newTokenMetrics(metrics, t.Name)
 	engineConfig.Observe = observed.observe
-	engine, err := pkcs11.Open(ctx, engineConfig)
+	engine, err := i.module(m).Open(ctx, engineConfig)
 	if err != nil {
 		return err
 	}

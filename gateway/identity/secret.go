@@ -43,17 +43,20 @@ func NewAccessKey(ctx context.Context, token hsm.Token, store string, key metada
 	return key, secret, nil
 }
 
-// OpenSecret opens the secret of an access key. It is the caller's to clear.
-// ErrSecret if it does not open.
-func OpenSecret(ctx context.Context, token hsm.Token, key *metadata.AccessKey) ([]byte, error) {
-	secret, err := token.Open(ctx, sealCall(key.Account), key.SealedSecret, secretAAD(key))
-	if errors.Is(err, hsm.ErrInvalidCiphertext) {
-		return nil, fmt.Errorf("%w: %s", ErrSecret, key.ID) // not the caller's ciphertext
+// OpenSecret opens the secret of an access key, which is sealed by a key store of
+// one of the tokens. It is the caller's to clear. ErrSecret if none of them opens it.
+func OpenSecret(ctx context.Context, tokens []hsm.Token, key *metadata.AccessKey) ([]byte, error) {
+	failed := fmt.Errorf("%w: %s", ErrSecret, key.ID)
+	for _, token := range tokens {
+		secret, err := token.Open(ctx, sealCall(key.Account), key.SealedSecret, secretAAD(key))
+		if err == nil {
+			return secret, nil
+		}
+		if !errors.Is(err, hsm.ErrInvalidCiphertext) { // it might be the one that opens it
+			failed = fmt.Errorf("open the secret of access key %s: %w", key.ID, err)
+		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("open the secret of access key %s: %w", key.ID, err)
-	}
-	return secret, nil
+	return nil, failed
 }
 
 // secretAAD binds a sealed secret to the access key that it belongs to, and to whose
