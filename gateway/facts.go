@@ -75,7 +75,7 @@ var requestFacts = map[string]func(*facts) []string{
 	"aws:currenttime":     func(f *facts) []string { return one(f.call.now.UTC().Format(time.RFC3339)) },
 	"aws:epochtime":       func(f *facts) []string { return one(strconv.FormatInt(f.call.now.Unix(), 10)) },
 	"aws:referer":         func(f *facts) []string { return one(f.call.referer) },
-	"aws:requestedregion": func(f *facts) []string { return one(f.call.region) },
+	"aws:requestedregion": (*facts).requestedRegion,
 	"aws:securetransport": func(f *facts) []string { return one(strconv.FormatBool(f.call.event.TLS.Version != "")) },
 	"aws:sourceip":        func(f *facts) []string { return one(f.call.event.SourceIP) },
 	"aws:useragent":       func(f *facts) []string { return one(f.call.event.UserAgent) },
@@ -96,6 +96,7 @@ var keyFacts = map[string]func(*facts) []string{
 	"kms:messagetype":                            func(f *facts) []string { return f.text("MessageType") },
 	"kms:primaryregion":                          func(f *facts) []string { return f.text("PrimaryRegion") },
 	"kms:reencryptonsamekey":                     (*facts).reEncryptOnSameKey,
+	"kms:replicaregion":                          func(f *facts) []string { return f.text("ReplicaRegion") },
 	"kms:requestalias":                           (*facts).requestAlias,
 	"kms:resourcealiases":                        (*facts).resourceAliases,
 	"kms:rotationperiodindays":                   func(f *facts) []string { return f.number("RotationPeriodInDays") },
@@ -108,10 +109,10 @@ var keyFacts = map[string]func(*facts) []string{
 	"kms:keyusage":               (*facts).keyUsage,
 	"kms:customermasterkeyusage": (*facts).keyUsage,
 	"kms:keyorigin": func(f *facts) []string {
-		return f.ofKey("Origin", func(r *resource) string { return string(r.key.Origin) })
+		return f.ofKey("Origin", func(k *metadata.Key) string { return string(k.Origin) })
 	},
 	"kms:multiregion": func(f *facts) []string {
-		return f.ofKey("MultiRegion", func(r *resource) string { return strconv.FormatBool(r.key.MultiRegionRole != "") })
+		return f.ofKey("MultiRegion", func(k *metadata.Key) string { return strconv.FormatBool(k.MultiRegionRole != "") })
 	},
 	"kms:multiregionkeytype": (*facts).multiRegionKeyType,
 }
@@ -177,9 +178,14 @@ func (f *facts) given(member string) []string {
 
 // ofKey is a property of the key, or, while the key is being created, the
 // member of the request that becomes it.
-func (f *facts) ofKey(member string, property func(*resource) string) []string {
+func (f *facts) ofKey(member string, property func(*metadata.Key) string) []string {
 	if f.resource != nil && f.resource.key != nil {
-		return one(property(f.resource))
+		return one(property(&f.resource.key.Key))
+	}
+	if f.ofReplica() {
+		replica := f.call.key(0).Key
+		replica.MultiRegionRole = metadata.Replica
+		return one(property(&replica))
 	}
 	if f.resource != nil && f.resource.target.kind != onAccount {
 		return nil // a key that does not exist has no properties
@@ -195,17 +201,27 @@ func (f *facts) ofKey(member string, property func(*resource) string) []string {
 	return nil
 }
 
+// ofReplica tells whether the target is the making of a replica, in its own Region.
+func (f *facts) ofReplica() bool { return f.resource != nil && f.resource.target.kind == onReplica }
+
+func (f *facts) requestedRegion() []string {
+	if f.ofReplica() {
+		return f.text("ReplicaRegion")
+	}
+	return one(f.call.region)
+}
+
 func (f *facts) keySpec() []string {
-	return f.ofKey("KeySpec", func(r *resource) string { return string(r.key.Spec) })
+	return f.ofKey("KeySpec", func(k *metadata.Key) string { return string(k.Spec) })
 }
 
 func (f *facts) keyUsage() []string {
-	return f.ofKey("KeyUsage", func(r *resource) string { return string(r.key.Usage) })
+	return f.ofKey("KeyUsage", func(k *metadata.Key) string { return string(k.Usage) })
 }
 
 // multiRegionKeyType is the part of a multi-Region key; a new one is the primary.
 func (f *facts) multiRegionKeyType() []string {
-	if role := f.ofKey("", func(r *resource) string { return string(r.key.MultiRegionRole) }); role != nil {
+	if role := f.ofKey("", func(k *metadata.Key) string { return string(k.MultiRegionRole) }); role != nil {
 		return role
 	}
 	if f.call.op.name == "CreateKey" && slices.Equal(f.given("MultiRegion"), []string{"true"}) {

@@ -158,16 +158,22 @@ func newEngine(t *testing.T, resident ...string) *pkcs11.Engine {
 			t.Error(err)
 		}
 	})
+	addServiceKeys(t, engine, testStore)
+	return engine
+}
+
+// addServiceKeys makes the service keys of a store.
+func addServiceKeys(t *testing.T, engine *pkcs11.Engine, store string) {
+	t.Helper()
 	var keys []hsm.ServiceKey
 	for _, kind := range hsm.ServiceKeyKinds {
 		id := make([]byte, 16)
 		_, _ = rand.Read(id) // never fails (crypto/rand, since Go 1.24)
-		keys = append(keys, hsm.ServiceKey{Store: testStore, Kind: kind, Generation: 1, ID: id})
+		keys = append(keys, hsm.ServiceKey{Store: store, Kind: kind, Generation: 1, ID: id})
 	}
 	if _, err := engine.CreateServiceKeys(t.Context(), keys); err != nil {
 		t.Fatal(err)
 	}
-	return engine
 }
 
 // addAccount makes an account and an access key of its root, and the key store
@@ -234,6 +240,11 @@ type answer struct {
 
 // call sends a request that an account's root has signed. Any goroutine may.
 func (f *fixture) call(ctx context.Context, account, operation, body string) (answer, error) {
+	return f.callIn(ctx, testRegion, account, operation, body)
+}
+
+// callIn is call in a region.
+func (f *fixture) callIn(ctx context.Context, region, account, operation, body string) (answer, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, f.server.URL+"/", strings.NewReader(body))
 	if err != nil {
 		return answer{}, err
@@ -241,7 +252,7 @@ func (f *fixture) call(ctx context.Context, account, operation, body string) (an
 	r.Header.Set("Content-Type", jsonMedia)
 	r.Header.Set("X-Amz-Target", targetPrefix+operation)
 	hash := sha256.Sum256([]byte(body))
-	if err := v4.NewSigner().SignHTTP(ctx, f.keys[account], r, hex.EncodeToString(hash[:]), "kms", testRegion, f.now()); err != nil {
+	if err := v4.NewSigner().SignHTTP(ctx, f.keys[account], r, hex.EncodeToString(hash[:]), "kms", region, f.now()); err != nil {
 		return answer{}, err
 	}
 	return f.send(r)

@@ -59,7 +59,7 @@ func checkOrigin(in *kmsapi.CreateKeyRequest) error {
 
 func (c *call) createKey(in *kmsapi.CreateKeyRequest) (work[kmsapi.CreateKeyResponse], error) {
 	if c.entry == nil {
-		if err := c.limitKeys(); err != nil {
+		if err := c.limitKeys(c.region); err != nil {
 			return work[kmsapi.CreateKeyResponse]{}, err
 		}
 		c.entry = &metadata.KeyEntry{Key: metadata.Key{

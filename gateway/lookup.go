@@ -58,7 +58,7 @@ func (c *call) lookUp(in any) error {
 			if t.optional && c.op.member(in, t.member).IsZero() {
 				continue
 			}
-			if t.kind != onAccount {
+			if !nameless[t.kind] {
 				named = c.op.text(in, t.member)
 			}
 		}
@@ -76,7 +76,7 @@ func (c *call) lookUp(in any) error {
 
 func (c *call) find(t *target, in any, named string) (resource, error) {
 	switch t.kind {
-	case onAccount:
+	case onAccount, onReplica:
 		return resource{target: t, arn: "*", account: c.caller.Account}, nil
 	case onAlias:
 		return resource{target: t, arn: arn.AliasARNOf(c.region, c.caller.Account, named), account: c.caller.Account}, nil

@@ -67,6 +67,7 @@ const (
 	onAccount     targetKind = iota // no resource: authorised by identity on "*"
 	onKey                           // a key named by a member
 	onCiphertext                    // the key that made a ciphertext, optionally named too
+	onReplica                       // no resource: authorised by identity on "*" in the Region that the replica of the target before is made in
 	onAlias                         // an alias by name; authorised by identity on the alias
 	onAliasTarget                   // the key that the alias named by a member points to now
 	onRelated                       // the key related to the target before, by its Region; none unless that is a primary key
@@ -88,6 +89,9 @@ const (
 
 // holdsKey are the kinds of targets that are keys.
 var holdsKey = map[targetKind]bool{onKey: true, onCiphertext: true, onAliasTarget: true, onRelated: true}
+
+// nameless are the kinds of targets that no member names.
+var nameless = map[targetKind]bool{onAccount: true, onReplica: true}
 
 // A target is one thing that an operation acts on and how it is admitted.
 type target struct {

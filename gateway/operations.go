@@ -60,7 +60,7 @@ func aliasNewTarget(action string) target {
 
 // operations is the API: every operation that is served. What is not served
 // stands in refusals, with its reason.
-var operations = slices.Concat(kmsOperations, importOperations, deletionOperations, primaryOperations, rotationOperations, useOperations, grantOperations, stsOperations, userOperations, roleOperations)
+var operations = slices.Concat(kmsOperations, importOperations, deletionOperations, replicaOperations, primaryOperations, rotationOperations, useOperations, grantOperations, stsOperations, userOperations, roleOperations)
 
 // kmsOperations are the operations on keys and aliases.
 var kmsOperations = []operation{

@@ -23,10 +23,10 @@ func (q Quotas) orAWS() Quotas {
 	}
 }
 
-// limitKeys refuses a further key of an account that has its fill, before the token
-// makes one. Of several at once the commit finds out.
-func (c *call) limitKeys() error {
-	n, err := c.gateway.store.KeyCount(c.ctx, c.caller.Account, c.region)
+// limitKeys refuses a further key of an account that has its fill in a region, before
+// the token makes one. Of several at once the commit finds out.
+func (c *call) limitKeys(region string) error {
+	n, err := c.gateway.store.KeyCount(c.ctx, c.caller.Account, region)
 	if err == nil && n >= int64(c.gateway.quotas.Keys) {
 		err = kmsapi.TooManyKeys(c.caller.Account)
 	}

@@ -18,14 +18,10 @@ var refusals = []refusal{
 	{"DeleteCustomKeyStore", noCustomStores, false},
 	{"DescribeCustomKeyStores", noCustomStores, true},
 	{"DisconnectCustomKeyStore", noCustomStores, false},
-	{"ReplicateKey", noReplicas, false},
 	{"UpdateCustomKeyStore", noCustomStores, false},
 }
 
-const (
-	noCustomStores = "Custom key stores are not served yet."
-	noReplicas     = "Multi-Region keys are not served yet."
-)
+const noCustomStores = "Custom key stores are not served yet."
 
 func refused(r refusal) error {
 	return &kmsapi.Error{Code: kmsapi.UnsupportedOperationException, Message: r.reason}

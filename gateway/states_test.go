@@ -70,6 +70,7 @@ var stateTable = map[string]string{
 
 	"ScheduleKeyDeletion": "ok ok        deletion  replicas  ok        ok        ok        updating",
 	"EnableKeyRotation":   schedules, "DisableKeyRotation": schedules, "GetKeyRotationStatus": always, "ListKeyRotations": always,
+	"ReplicateKey":      "ok disabled  deletion  replicas  import    lost      creating  updating",
 	"RotateKeyOnDemand": "ok disabled  deletion  replicas  import    ok        creating  ok",
 
 	"UpdatePrimaryRegion": usesTheKey, "UpdatePrimaryRegion PrimaryRegion": usesTheKey,

@@ -146,6 +146,12 @@ var kmsRows = []matrixRow{
 	managesKey("ListKeyRotations", key()),
 	managesKey("RotateKeyOnDemand", key()),
 	madeHere(managesKey("UpdatePrimaryRegion", key("PrimaryRegion", "eu-west-1"))),
+	{
+		// To a region that is not served. The key in the other region is made by IAM's leave
+		// alone.
+		service: "kms", operation: "ReplicateKey", scope: onKeyScope, keySpec: m{"MultiRegion": true}, in: key("ReplicaRegion", "ap-nowhere-1"),
+		then: "UnsupportedOperationException", special: map[way]outcome{byKeyPolicy: refusedOutcome},
+	},
 
 	account("kms", "CreateKey", m{"Tags": []m{{"TagKey": "a", "TagValue": "b"}}}, ""),
 	account("kms", "GenerateRandom", m{"NumberOfBytes": 1}, ""),

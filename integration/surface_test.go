@@ -18,7 +18,7 @@ var served = []string{
 	"CancelKeyDeletion", "CreateAlias", "CreateGrant", "CreateKey", "Decapsulate", "Decrypt", "DeleteAlias", "DeleteImportedKeyMaterial", "DeriveSharedSecret", "DescribeKey", "DisableKey", "EnableKey",
 	"Encapsulate", "Encrypt", "GenerateDataKey", "GenerateDataKeyPair", "GenerateDataKeyPairWithoutPlaintext",
 	"GenerateDataKeyWithoutPlaintext", "GenerateMac", "GenerateRandom", "GetKeyLastUsage", "GetKeyPolicy", "GetParametersForImport", "GetPublicKey", "ImportKeyMaterial", "ListAliases", "ListGrants", "ListKeyPolicies",
-	"ListKeys", "ListResourceTags", "ListRetirableGrants", "PutKeyPolicy", "ReEncrypt", "RetireGrant", "RevokeGrant", "ScheduleKeyDeletion", "Sign", "TagResource", "UntagResource", "UpdateAlias",
+	"ListKeys", "ListResourceTags", "ListRetirableGrants", "PutKeyPolicy", "ReEncrypt", "ReplicateKey", "RetireGrant", "RevokeGrant", "ScheduleKeyDeletion", "Sign", "TagResource", "UntagResource", "UpdateAlias",
 	"UpdateKeyDescription", "Verify", "VerifyMac",
 	"DisableKeyRotation", "EnableKeyRotation", "GetKeyRotationStatus", "ListKeyRotations", "RotateKeyOnDemand", "UpdatePrimaryRegion",
 }
@@ -128,13 +128,16 @@ var modelled = map[string][]string{
 	"ListResourceTags":                    {"InvalidArnException", "InvalidMarkerException", "NotFoundException"},
 	"PutKeyPolicy":                        append([]string{"LimitExceededException", "MalformedPolicyDocumentException"}, managing...),
 	"ReEncrypt":                           decrypting,
-	"Sign":                                encrypting,
-	"TagResource":                         append([]string{"LimitExceededException", "TagException"}, managing...),
-	"UntagResource":                       append([]string{"TagException"}, managing...),
-	"UpdateAlias":                         {"KMSInvalidStateException", "LimitExceededException", "NotFoundException"},
-	"UpdateKeyDescription":                managing,
-	"Verify":                              append([]string{"KMSInvalidSignatureException"}, encrypting...),
-	"VerifyMac":                           append([]string{"KMSInvalidMacException"}, encrypting...),
+	"ReplicateKey": append([]string{
+		"AlreadyExistsException", "DisabledException", "LimitExceededException", "MalformedPolicyDocumentException", "TagException",
+	}, managing...),
+	"Sign":                 encrypting,
+	"TagResource":          append([]string{"LimitExceededException", "TagException"}, managing...),
+	"UntagResource":        append([]string{"TagException"}, managing...),
+	"UpdateAlias":          {"KMSInvalidStateException", "LimitExceededException", "NotFoundException"},
+	"UpdateKeyDescription": managing,
+	"Verify":               append([]string{"KMSInvalidSignatureException"}, encrypting...),
+	"VerifyMac":            append([]string{"KMSInvalidMacException"}, encrypting...),
 
 	"DeleteImportedKeyMaterial": managing,
 	"GetParametersForImport":    managing,
@@ -219,5 +222,5 @@ func TestSDKKnowsTheErrors(t *testing.T) {
 	_, err = c.CreateGrant(t.Context(), &kms.CreateGrantInput{KeyId: &key, GranteePrincipal: aws.String(rootOf("999999999999")), Operations: []types.GrantOperation{types.GrantOperationDecrypt}})
 	wantError(t, err, "InvalidArnException", "ARN does not refer to a valid principal: "+rootOf("999999999999"))
 	_, err = c.ReplicateKey(t.Context(), &kms.ReplicateKeyInput{KeyId: &key, ReplicaRegion: aws.String("eu-west-1")})
-	wantError(t, err, "UnsupportedOperationException", "Multi-Region keys are not served yet.")
+	wantError(t, err, "UnsupportedOperationException", key+" is not a multi-region primary key.")
 }

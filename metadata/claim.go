@@ -53,6 +53,11 @@ const (
 	UnfinishedDeletion Due = `k.state = 'Deleted' AND k.claimed_until IS NOT NULL`
 	// DueMove: it has become the primary key of its related keys, or was it before.
 	DueMove Due = `k.state = 'Updating'`
+	// DueReplication: it is a replica without its materials, and the store of its primary
+	// key is one of the stores, too.
+	DueReplication Due = `k.state = 'Creating' AND EXISTS (
+		SELECT FROM keys p
+		WHERE p.account = k.account AND p.id = k.id AND p.multi_region_role = 'PRIMARY' AND p.state <> 'Deleted' AND p.store = ANY (@stores))`
 )
 
 const claimKeys = `
@@ -73,6 +78,17 @@ func (s *Store) ClaimKeys(ctx context.Context, due Due, c Claim, stores []string
 	return list(ctx, s, "claim keys", fmt.Sprintf(claimKeys, string(due)), pgx.StrictNamedArgs{
 		"holder": c.Holder, "now": c.Now, "until": c.Until, "stores": stores, "limit": limit,
 	}, pgx.RowToStructByPos[KeyName])
+}
+
+const releaseKey = `
+UPDATE keys SET claimed_by = NULL, claimed_until = NULL
+WHERE region = @region AND account = @account AND id = @id AND claimed_by = @holder AND claimed_until = @until`
+
+// ReleaseKey gives up a claim, so that the key can be claimed at once. A later claim of
+// the same process's stands: the key's deletion may rest on it.
+func (s *Store) ReleaseKey(ctx context.Context, c Claim, k KeyName) error {
+	_, err := s.pool.Exec(ctx, releaseKey, with(k.args(), pgx.StrictNamedArgs{"holder": c.Holder, "until": c.Until}))
+	return wrap(err, "release key %s", k.ID)
 }
 
 // claimStands is what the WHERE of a commit says of the row that was claimed.

@@ -237,6 +237,16 @@ func (tx *Tx) InsertKey(ctx context.Context, k Key, m Material, p KeyPolicy, tag
 	if m.Residency != "" {
 		batch.Queue(insertMaterial, materialArgs(k, m))
 	}
+	queueAround(&batch, &k, &p, tags)
+	err := tx.tx.SendBatch(ctx, &batch).Close()
+	if sqlState(err) == codeForeignKeyViolation {
+		return fmt.Errorf("insert key %s: account or store: %w", k.ID, ErrNotFound)
+	}
+	return wrap(err, "insert key %s", k.ID)
+}
+
+// queueAround adds what hangs on a new key from the beginning.
+func queueAround(batch *pgx.Batch, k *Key, p *KeyPolicy, tags []Tag) {
 	batch.Queue(insertPolicy, pgx.StrictNamedArgs{
 		"account": k.Account, "region": k.Region, "keyID": k.ID, "document": p.Document, "bindings": p.bindings(),
 	})
@@ -246,11 +256,6 @@ func (tx *Tx) InsertKey(ctx context.Context, k Key, m Material, p KeyPolicy, tag
 	if len(tags) > 0 {
 		batch.Queue(insertTags, tagArgs(k.Region, k.Account, k.ID, tags))
 	}
-	err := tx.tx.SendBatch(ctx, &batch).Close()
-	if sqlState(err) == codeForeignKeyViolation {
-		return fmt.Errorf("insert key %s: account or store: %w", k.ID, ErrNotFound)
-	}
-	return wrap(err, "insert key %s", k.ID)
 }
 
 func materialArgs(k Key, m Material) pgx.StrictNamedArgs {

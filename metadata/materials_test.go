@@ -126,7 +126,7 @@ func TestWhatWaitsGoesWithoutATrace(t *testing.T) {
 		if !errors.Is(err, metadata.ErrClaim) {
 			t.Errorf("RotateKey to what is gone = %v, want ErrClaim", err)
 		}
-		if err := f.ReleaseRotation(t.Context(), c, &d[0]); err != nil {
+		if err := f.ReleaseKey(t.Context(), c, d[0].Name()); err != nil {
 			t.Error(err)
 		}
 		if e := key(t, f.Store, k.ID); e.State != metadata.Enabled || len(e.Materials) != 1 || e.Rotation.RequestedAt != nil || !e.Whole(noon) {

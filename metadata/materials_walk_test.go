@@ -327,7 +327,7 @@ func (w *importWalk) rotate(rt *rapid.T) {
 	}
 	w.try(rt, func(tx *metadata.Tx) error { return tx.RotateKey(w.ctx, claim, d, nil, nil) }, want)
 	if !rotates {
-		if err := w.f.ReleaseRotation(w.ctx, claim, d); err != nil {
+		if err := w.f.ReleaseKey(w.ctx, claim, d.Name()); err != nil {
 			rt.Fatal(err)
 		}
 		return

@@ -149,18 +149,6 @@ func (s *Store) claimRotations(ctx context.Context, due RotationType, sql string
 	})
 }
 
-const releaseRotation = `
-UPDATE keys SET claimed_by = NULL, claimed_until = NULL
-WHERE region = @region AND id = @id AND claimed_by = @holder AND claimed_until = @until`
-
-// ReleaseRotation gives up a claim, so that the key can be claimed at once. A later
-// claim of the same process's stands: its deletion may rest on it.
-func (s *Store) ReleaseRotation(ctx context.Context, c Claim, d *DueRotation) error {
-	args := pgx.StrictNamedArgs{"region": d.Region, "id": d.ID, "holder": c.Holder, "until": c.Until}
-	_, err := s.pool.Exec(ctx, releaseRotation, args)
-	return wrap(err, "release key %s", d.ID)
-}
-
 // The key must be as it was when it was claimed, as far as the rotation rests on it.
 const finishRotation = `
 UPDATE keys k SET version = version + 1, claimed_by = NULL, claimed_until = NULL, next_rotation_at = @next,

@@ -259,20 +259,20 @@ func TestReleasedKeysAreClaimedAtOnce(t *testing.T) {
 	f.rotateEvery(t, id, 90, noon)
 	c := claimed(uuid.New(), noon)
 	d := due(t, f.ClaimAutomatic, c)
-	if err := f.ReleaseRotation(t.Context(), metadata.Claim{Holder: uuid.New(), Now: c.Now, Until: c.Until}, &d[0]); err != nil {
+	if err := f.ReleaseKey(t.Context(), metadata.Claim{Holder: uuid.New(), Now: c.Now, Until: c.Until}, d[0].Name()); err != nil {
 		t.Fatal(err)
 	}
 	if got := due(t, f.ClaimAutomatic, c); len(got) != 0 {
 		t.Error("somebody else released the claim")
 	}
 	later := claimed(c.Holder, c.Now.Add(time.Second))
-	if err := f.ReleaseRotation(t.Context(), later, &d[0]); err != nil {
+	if err := f.ReleaseKey(t.Context(), later, d[0].Name()); err != nil {
 		t.Fatal(err)
 	}
 	if got := due(t, f.ClaimAutomatic, c); len(got) != 0 {
 		t.Error("a claim released another one of the same process's")
 	}
-	if err := f.ReleaseRotation(t.Context(), c, &d[0]); err != nil {
+	if err := f.ReleaseKey(t.Context(), c, d[0].Name()); err != nil {
 		t.Fatal(err)
 	}
 	if got := due(t, f.ClaimAutomatic, c); len(got) != 1 {

@@ -47,6 +47,8 @@ var (
 	Droppable = Importable&^Updating.Set() | Pending
 	// Grantable: new grants.
 	Grantable = Enabled.Set() | Unavailable.Set() | Updating.Set()
+	// Replicable: primary keys that replicas are made of.
+	Replicable = Enabled.Set()
 	// present: whatever may be done to a key that callers can still see.
 	present = AllStates &^ Deleted.Set()
 )
@@ -71,6 +73,10 @@ var (
 	// material was deleted or has expired.
 	Importing      = Transition{PendingImport.Set(), Enabled}
 	AwaitingImport = Transition{Importable &^ Updating.Set(), PendingImport}
+	// Replicating: a replica has all that its primary key has. ReplicatingImported: it
+	// waits for its own material, for none is copied.
+	Replicating         = Transition{Creating.Set(), Enabled}
+	ReplicatingImported = Transition{Creating.Set(), PendingImport}
 	// SchedulingDeletion and CancellingDeletion: ScheduleKeyDeletion and
 	// CancelKeyDeletion, which tells nothing of the state that the key was in before.
 	SchedulingDeletion = Transition{Manageable &^ Updating.Set(), PendingDeletion}

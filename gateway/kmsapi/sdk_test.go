@@ -114,6 +114,8 @@ var pairs = map[string]struct{ ours, sdks any }{
 	"GetKeyRotationStatusResponse":                {kmsapi.GetKeyRotationStatusResponse{}, kms.GetKeyRotationStatusOutput{}},
 	"ListKeyRotationsRequest":                     {kmsapi.ListKeyRotationsRequest{}, kms.ListKeyRotationsInput{}},
 	"ListKeyRotationsResponse":                    {kmsapi.ListKeyRotationsResponse{}, kms.ListKeyRotationsOutput{}},
+	"ReplicateKeyRequest":                         {kmsapi.ReplicateKeyRequest{}, kms.ReplicateKeyInput{}},
+	"ReplicateKeyResponse":                        {kmsapi.ReplicateKeyResponse{}, kms.ReplicateKeyOutput{}},
 	"RotateKeyOnDemandRequest":                    {kmsapi.RotateKeyOnDemandRequest{}, kms.RotateKeyOnDemandInput{}},
 	"RotateKeyOnDemandResponse":                   {kmsapi.RotateKeyOnDemandResponse{}, kms.RotateKeyOnDemandOutput{}},
 }

@@ -41,6 +41,7 @@ type Reconciler struct {
 	wake    map[string]chan struct{} // by job
 
 	committing chan struct{} // holds an element for each change that is being committed
+	transports transports
 }
 
 // maxCommitting is how many changes are committed at once.
@@ -51,6 +52,7 @@ func New(c Config) *Reconciler {
 	r := &Reconciler{
 		Config: c, Holder: uuid.New(), metrics: newMetrics(c.Metrics), watched: newWatched(c.Metrics), wake: map[string]chan struct{}{},
 		committing: make(chan struct{}, maxCommitting),
+		transports: transports{pairs: map[string]transport{}},
 	}
 	for _, j := range jobs {
 		r.wake[j.name] = make(chan struct{}, 1)

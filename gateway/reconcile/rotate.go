@@ -101,7 +101,7 @@ func (r *Reconciler) rotate(ctx context.Context, c metadata.Claim, d *metadata.D
 		})
 	})
 	if errors.Is(err, metadata.ErrClaim) { // what the rotation rested on has changed
-		if err := r.Store.ReleaseRotation(ctx, c, d); err != nil {
+		if err := r.Store.ReleaseKey(ctx, c, d.Name()); err != nil {
 			return err
 		}
 	}

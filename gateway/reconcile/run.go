@@ -26,13 +26,15 @@ type job struct {
 
 // Jobs that are woken by what a request has committed.
 const (
-	Moves = "moves" // of primary keys
+	Moves    = "moves"    // of primary keys
+	Replicas = "replicas" // that lack their materials
 )
 
 // jobs are all there are.
 var jobs = []job{
 	{"deletion", 10 * time.Second, (*Reconciler).Delete},
 	{Moves, 5 * time.Second, (*Reconciler).FinishMoves},
+	{Replicas, 5 * time.Second, (*Reconciler).Replicate},
 	{"expiry", 10 * time.Second, (*Reconciler).ExpireMaterial},
 	{"imports", 10 * time.Minute, (*Reconciler).ForgetImports},
 	{"rotation", 5 * time.Second, (*Reconciler).Rotate},

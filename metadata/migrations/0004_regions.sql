@@ -16,3 +16,6 @@ ALTER TABLE keys ADD CHECK (multi_region_role IS DISTINCT FROM 'REPLICA'
 
 -- Keys that wait for a moment until the primary key is moved.
 CREATE INDEX keys_updating ON keys (region, id) WHERE state = 'Updating';
+
+-- Replicas whose materials are still to come.
+CREATE INDEX keys_creating ON keys (region, id) WHERE state = 'Creating';

@@ -1,0 +1,12 @@
+package kmsapi
+
+// ReplicaExists refuses a replica in a Region that has a related key, one that is
+// pending deletion too.
+func ReplicaExists(arn string) *Error {
+	return &Error{AlreadyExistsException, "A related multi-Region key already exists: " + arn}
+}
+
+// ReplicaRegionNotServed refuses a replica in a Region that is not served here.
+func ReplicaRegionNotServed(region string) *Error {
+	return &Error{UnsupportedOperationException, "Keys cannot be replicated to the Region " + region + ": it is not served here."}
+}
