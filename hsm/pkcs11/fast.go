@@ -70,12 +70,12 @@ func loadLibrary(path string) (*library, error) {
 	var problem *C.char
 	file := C.km_load(name, &problem)
 	if file == nil {
-		return nil, fmt.Errorf("load PKCS#11 module: %s", C.GoString(problem))
+		return nil, fmt.Errorf("load PKCS#11 module: %s; it must be the path of the vendor's PKCS#11 library, built for this machine", C.GoString(problem))
 	}
 	functions := C.km_function_list(file)
 	if functions == nil {
 		C.km_unload(file)
-		return nil, fmt.Errorf("load PKCS#11 module: %s has no C_GetFunctionList that works", path)
+		return nil, fmt.Errorf("load PKCS#11 module: %s is none: it has no C_GetFunctionList that works; it must be the vendor's PKCS#11 library", path)
 	}
 	return &library{file: file, functions: functions, functions32: C.km_function_list_32(file)}, nil
 }

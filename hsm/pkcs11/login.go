@@ -90,6 +90,12 @@ func (e *Engine) tryInTurn(ctx context.Context, session handle, pin []byte, info
 // mayTry refuses where one more wrong PIN could lock the token. It fails
 // closed: if the marks cannot be read, nothing is tried.
 func (e *Engine) mayTry(ctx context.Context, info pkcs11.TokenInfo) error {
+	if info.Flags&pkcs11.CKF_LOGIN_REQUIRED != 0 && info.Flags&pkcs11.CKF_USER_PIN_INITIALIZED == 0 {
+		return fmt.Errorf("%w: token %s has no user PIN yet; its security officer has to set one", hsm.ErrUnavailable, info.SerialNumber)
+	}
+	if info.Flags&pkcs11.CKF_USER_PIN_LOCKED != 0 {
+		return fmt.Errorf("%w: the user PIN of token %s is locked; its security officer has to set a new one, then: kmsgate hsm login", hsm.ErrPIN, info.SerialNumber)
+	}
 	if info.Flags&pinInDanger != 0 {
 		return fmt.Errorf("%w: token %s reports failed logins (flags 0x%X); not tried: kmsgate hsm login",
 			hsm.ErrPIN, info.SerialNumber, info.Flags&pinInDanger)

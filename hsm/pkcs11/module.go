@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -240,35 +239,6 @@ func (m *Module) findAll(s handle, t []*pkcs11.Attribute) (found []handle, err e
 func (m *Module) generateTokenKey(s handle, mechanism uint, t []*pkcs11.Attribute) (handle, error) {
 	h, err := m.ctx.GenerateKey(pkcs11.SessionHandle(s), []*pkcs11.Mechanism{pkcs11.NewMechanism(mechanism, nil)}, t)
 	return handle(h), managed("C_GenerateKey", err)
-}
-
-// findSlot finds the one token with this label, or serial, or both.
-func (m *Module) findSlot(label, serial string) (slot uint, info pkcs11.TokenInfo, err error) {
-	slots, err := m.ctx.GetSlotList(true)
-	if err != nil {
-		return 0, info, managed("C_GetSlotList", err)
-	}
-	matches := 0
-	var present []string
-	for _, id := range slots {
-		t, err := m.tokenInfo(id)
-		if err != nil || t.Flags&pkcs11.CKF_TOKEN_INITIALIZED == 0 {
-			continue
-		}
-		present = append(present, fmt.Sprintf("%q (serial %s)", t.Label, t.SerialNumber))
-		if (label == "" || t.Label == label) && (serial == "" || t.SerialNumber == serial) {
-			matches++
-			slot, info = id, t
-		}
-	}
-	if matches == 1 {
-		return slot, info, nil
-	}
-	there := "none"
-	if len(present) > 0 {
-		there = strings.Join(present, ", ")
-	}
-	return 0, info, fmt.Errorf("%d tokens match label %q and serial %q; present: %s", matches, label, serial, there)
 }
 
 // managed gives miekg's errors the form of the data plane's.

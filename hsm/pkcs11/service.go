@@ -205,7 +205,8 @@ func (s *session) bringIn(row hsm.ServiceKey, mayCreate bool) (*serviceKey, erro
 		// A key that has a check value was there once: making another would
 		// only hide that it is lost.
 		if !mayCreate || row.CheckValue != nil {
-			return nil, fmt.Errorf("%w: the token has no %s (CKA_ID %x)", hsm.ErrUnavailable, describe(&row), row.ID)
+			return nil, fmt.Errorf("%w: the token has no %s (CKA_ID %x); is this the token that kmsgate init has used, and the database that belongs to it?",
+				hsm.ErrUnavailable, describe(&row), row.ID)
 		}
 		if err := s.alone(func() (err error) {
 			h, err = s.create(&row)
@@ -216,6 +217,9 @@ func (s *session) bringIn(row hsm.ServiceKey, mayCreate bool) (*serviceKey, erro
 	}
 	k := &serviceKey{row: row, handle: h, wrapMech: s.engine.wrapMech}
 	check, err := kinds[row.Kind].prove(s, k, row.CheckValue)
+	if errors.Is(err, hsm.ErrWrongMaterial) {
+		return nil, fmt.Errorf("%s: %w: the key in the token is not the one that the database knows; connect the token, or restore the database, that belongs to it", describe(&row), err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", describe(&row), err)
 	}
