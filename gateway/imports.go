@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -151,7 +152,12 @@ func (c *call) checkImport(in *kmsapi.ImportKeyMaterialRequest, key *metadata.Ke
 			}
 		}
 	}
+	replica := key.MultiRegionRole == metadata.Replica
 	switch {
+	case replica && importKind(in) == metadata.NewMaterial:
+		return kmsapi.NotPrimary(key.ARN())
+	case replica && in.KeyMaterialDescription != nil:
+		return kmsapi.DescribedByPrimary()
 	case in.ValidTo != nil && !in.ValidTo.After(c.now):
 		return kmsapi.ValidToPast()
 	case in.ValidTo != nil && in.ValidTo.After(c.now.Add(longestExpiry)):
@@ -235,7 +241,7 @@ func (c *call) deleteImportedKeyMaterial(in *kmsapi.DeleteImportedKeyMaterialReq
 		}}, nil
 	}
 	do := func(ctx context.Context) (*kmsapi.DeleteImportedKeyMaterialResponse, error) {
-		return nil, c.token(key).Destroy(ctx, c.onBehalf(key), &material.Key) // what it has unwrapped
+		return nil, c.forget(ctx, key, material)
 	}
 	commit := func(ctx context.Context, tx *metadata.Tx) (*kmsapi.DeleteImportedKeyMaterialResponse, error) {
 		err := tx.DropMaterial(ctx, key.Region, key.Account, key.ID, material.MaterialID, nil)
@@ -245,6 +251,33 @@ func (c *call) deleteImportedKeyMaterial(in *kmsapi.DeleteImportedKeyMaterialReq
 		return out, err
 	}
 	return work[kmsapi.DeleteImportedKeyMaterialResponse]{do: do, commit: commit}, nil
+}
+
+// forget has the tokens destroy what they have of a material that is deleted: that of
+// the key and, if it waits in a primary key, of its replicas, where it goes as well.
+func (c *call) forget(ctx context.Context, key *metadata.KeyEntry, material *metadata.Material) error {
+	forgotten := []*metadata.KeyEntry{key}
+	if material.Pending && isPrimary(key) {
+		replicas, err := c.related(key)
+		if err != nil {
+			return err
+		}
+		forgotten = append(forgotten, replicas...)
+	}
+	for _, k := range forgotten {
+		m := k.Material(material.MaterialID)
+		if m == nil || m.Residency == hsm.Absent {
+			continue
+		}
+		token := c.token(k)
+		if token == nil {
+			return fmt.Errorf("%w: no token is configured for key store %s", hsm.ErrUnavailable, k.Store)
+		}
+		if err := token.Destroy(ctx, c.onBehalf(k), &m.Key); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // materialNamed is the material of a KeyMaterialId; nil if the key has none such.

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 
 	"github.com/google/uuid"
 
@@ -17,6 +18,24 @@ func isPrimary(key *metadata.KeyEntry) bool {
 	return key != nil && key.MultiRegionRole == metadata.Primary
 }
 
+// related are the keys that are related to a multi-Region key, without itself.
+func (c *call) related(key *metadata.KeyEntry) (keys []*metadata.KeyEntry, err error) {
+	for _, r := range key.Related {
+		if r.Region == key.Region {
+			continue
+		}
+		k, err := c.view.Key(c.ctx, r.Region, key.ID)
+		if errors.Is(err, metadata.ErrNotFound) { // deleted meanwhile
+			err = metadata.ErrStale
+		}
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, k)
+	}
+	return keys, nil
+}
+
 // updatePrimaryRegion exchanges the roles of the primary key and a replica. Both keys
 // can be used all the time; they can be managed again once the job has seen to them.
 func (c *call) updatePrimaryRegion(*kmsapi.UpdatePrimaryRegionRequest) (work[kmsapi.Empty], error) {
@@ -29,12 +48,20 @@ func (c *call) updatePrimaryRegion(*kmsapi.UpdatePrimaryRegionRequest) (work[kms
 	}
 	commit := func(ctx context.Context, tx *metadata.Tx) (*kmsapi.Empty, error) {
 		if err := tx.MovePrimary(ctx, primary.Name(), replica.Region); err != nil {
-			return nil, err
+			return nil, moveRefused(replica, err)
 		}
 		tx.AlsoRecord(c.recordIn(replica))
 		return nil, nil
 	}
 	return work[kmsapi.Empty]{commit: commit, wakes: reconcile.Moves}, nil
+}
+
+// moveRefused is what the caller hears if the primary key cannot move.
+func moveRefused(to *metadata.KeyEntry, err error) error {
+	if waits, ok := errors.AsType[*metadata.PendingMaterialError](err); ok {
+		return kmsapi.PendingMaterialNotThere(to.ARN(), waits.ID.String())
+	}
+	return err
 }
 
 // recordIn is the call's record in the log of another region, about the key there.

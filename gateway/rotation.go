@@ -136,13 +136,32 @@ func rotatedHere(key *metadata.KeyEntry) error {
 	return onPrimary(key)
 }
 
-// hasMaterialToCome refuses an imported key without material to be rotated to.
+// hasMaterialToCome refuses an imported key without material to be rotated to, here or
+// in a related key.
 func (c *call) hasMaterialToCome(key *metadata.KeyEntry) error {
-	waits := func(m metadata.Material) bool { return m.Pending && m.Present(c.now) }
-	if key.Origin == keyspec.External && !slices.ContainsFunc(key.Materials, waits) {
+	if key.Origin != keyspec.External {
+		return nil
+	}
+	i := slices.IndexFunc(key.Materials, func(m metadata.Material) bool { return m.Pending && m.Present(c.now) })
+	if i < 0 {
 		return kmsapi.NothingToRotateTo(key.ARN())
 	}
-	return nil
+	everywhere, err := c.isEverywhere(key, key.Materials[i].MaterialID)
+	if err == nil && !everywhere {
+		err = kmsapi.NothingToRotateTo(key.ARN())
+	}
+	return err
+}
+
+// isEverywhere tells whether all keys that are related to a key have a material.
+func (c *call) isEverywhere(key *metadata.KeyEntry, id hsm.MaterialID) (bool, error) {
+	related, err := c.related(key)
+	for _, k := range related {
+		if m := k.Material(id); m == nil || !m.Present(c.now) {
+			return false, nil
+		}
+	}
+	return err == nil, err
 }
 
 func (c *call) listKeyRotations(in *kmsapi.ListKeyRotationsRequest) (work[kmsapi.ListKeyRotationsResponse], error) {
@@ -170,7 +189,11 @@ func (c *call) listKeyRotations(in *kmsapi.ListKeyRotationsRequest) (work[kmsapi
 		Rotations: make([]kmsapi.RotationsListEntry, 0, len(materials)), Page: kmsapi.Page{Truncated: truncated},
 	}
 	for i := range materials {
-		out.Rotations = append(out.Rotations, rotationOf(key, &materials[i]))
+		entry, err := c.rotationOf(key, &materials[i])
+		if err != nil {
+			return work[kmsapi.ListKeyRotationsResponse]{}, err
+		}
+		out.Rotations = append(out.Rotations, entry)
 	}
 	if truncated {
 		out.NextMarker = page.next(materials[len(materials)-1].MaterialID.String())
@@ -212,7 +235,7 @@ func materialsInTurn(key *metadata.KeyEntry, include kmsapi.IncludeKeyMaterial) 
 }
 
 // rotationOf is a material as lists of rotations have it.
-func rotationOf(key *metadata.KeyEntry, m *metadata.Material) kmsapi.RotationsListEntry {
+func (c *call) rotationOf(key *metadata.KeyEntry, m *metadata.Material) (kmsapi.RotationsListEntry, error) {
 	out := kmsapi.RotationsListEntry{
 		KeyID: key.ARN(), KeyMaterialID: m.MaterialID.String(), KeyMaterialState: kmsapi.NonCurrent, RotationType: string(m.RotationType),
 	}
@@ -220,13 +243,17 @@ func rotationOf(key *metadata.KeyEntry, m *metadata.Material) kmsapi.RotationsLi
 	case m.Current:
 		out.KeyMaterialState = kmsapi.Current
 	case m.Pending:
-		out.KeyMaterialState = kmsapi.PendingRotation
+		everywhere, err := c.isEverywhere(key, m.MaterialID)
+		if err != nil {
+			return out, err
+		}
+		out.KeyMaterialState = map[bool]kmsapi.KeyMaterialState{true: kmsapi.PendingRotation, false: kmsapi.PendingRegions}[everywhere]
 	}
 	if m.RotatedAt != nil {
 		out.RotationDate = kmsapi.Timestamp{Time: *m.RotatedAt}
 	}
 	if key.Origin != keyspec.External {
-		return out
+		return out, nil
 	}
 	out.KeyMaterialDescription, out.ImportState = m.Description, kmsapi.Imported
 	switch {
@@ -237,5 +264,5 @@ func rotationOf(key *metadata.KeyEntry, m *metadata.Material) kmsapi.RotationsLi
 	default:
 		out.ExpirationModel = kmsapi.KeyMaterialDoesNotExpire
 	}
-	return out
+	return out, nil
 }

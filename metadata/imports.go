@@ -110,23 +110,27 @@ DELETE FROM import_parameters
 WHERE id = @parameters AND account = @account AND region = @region AND key_id = @keyID AND expires_at > @now`
 
 const selectPlace = `
-SELECT count(*) > 0, coalesce(bool_or(id = @id), false), (array_agg(id) FILTER (WHERE pending))[1]
+SELECT count(*) > 0, coalesce(bool_or(id = @id), false), (array_agg(id) FILTER (WHERE pending))[1], (` + selectFollows + `)
 FROM materials
 WHERE account = @account AND region = @region AND key_id = @keyID`
 
 // place gives imported material its place: the key's first one is current at once, and
-// further new ones wait, one at a time, until the key is rotated. The key's row is
-// locked. ErrOtherMaterial or *PendingMaterialError if there is no place for it.
+// further new ones wait, one at a time, until the key is rotated. A replica takes none
+// but what its primary key has. The key's row is locked, and its related keys' are. ErrOtherMaterial or *PendingMaterialError if there is no place for it.
 func (tx *Tx) place(ctx context.Context, m *Material, kind ImportKind) error {
 	k := &m.Key
 	var some, known bool
 	var pending []byte
+	var follows *bool // of a replica: its primary key has the material waiting
 	args := pgx.StrictNamedArgs{"account": k.Account, "region": k.Region, "keyID": k.KeyID, "id": k.MaterialID[:]}
-	if err := tx.tx.QueryRow(ctx, selectPlace, args).Scan(&some, &known, &pending); err != nil {
+	if err := tx.tx.QueryRow(ctx, selectPlace, args).Scan(&some, &known, &pending, &follows); err != nil {
 		return err
 	}
+	known = known || orZero(follows)
 	switch {
-	case !some && kind == KnownAgain, some && known == (kind == NewMaterial):
+	case follows != nil && !known,
+		!some && kind == KnownAgain,
+		some && known == (kind == NewMaterial):
 		return ErrOtherMaterial
 	case some && !known && len(pending) > 0:
 		return &PendingMaterialError{hsm.MaterialID(pending)}
@@ -158,6 +162,9 @@ WHERE account = @account AND region = @region AND id = @keyID AND state = ANY (@
 // new, and another waits.
 func (tx *Tx) ImportMaterial(ctx context.Context, m Material, kind ImportKind, parameters uuid.UUID, now time.Time) error {
 	k := &m.Key
+	if err := tx.lockRelated(ctx, KeyName{k.Region, k.Account, k.KeyID}); err != nil {
+		return err
+	}
 	if err := tx.raiseKey(ctx, "import", k.Region, k.Account, k.KeyID, Importable); err != nil {
 		return err
 	}
@@ -170,6 +177,9 @@ func (tx *Tx) ImportMaterial(ctx context.Context, m Material, kind ImportKind, p
 	}
 	if _, err := tx.tx.Exec(ctx, putMaterial, materialArgs(Key{Account: k.Account, Region: k.Region, ID: k.KeyID}, m)); err != nil {
 		return wrap(err, "import into key %s", k.KeyID)
+	}
+	if err := tx.describeRelated(ctx, k); err != nil {
+		return err
 	}
 	args["now"] = now
 	_, err := tx.tx.Exec(ctx, enableIfWhole, with(args, Importing.args()))
@@ -185,8 +195,8 @@ DELETE FROM materials
 WHERE pending AND ` + isDropped
 
 const withdrawRotation = `
-UPDATE keys SET on_demand_started_at = NULL
-WHERE account = @account AND region = @region AND id = @keyID`
+UPDATE keys SET on_demand_started_at = NULL, version = version + 1
+WHERE account = @account AND id = @id AND on_demand_started_at IS NOT NULL`
 
 const dropMaterial = `
 UPDATE materials
@@ -199,10 +209,14 @@ WHERE account = @account AND region = @region AND id = @keyID AND state = ANY (@
 
 // DropMaterial erases imported material. Its id stays, so that the same can come
 // back, and the key waits for it, unless it is pending deletion. Of material that waits
-// for a rotation nothing stays, and the key is not rotated to it. With a time, only
+// for a rotation nothing stays, with a primary key's neither in its replicas, and no key
+// is rotated to it. With a time, only
 // material that has expired by then is erased. ErrNotFound if there is none,
 // *StateError if the key's state is not [Droppable].
 func (tx *Tx) DropMaterial(ctx context.Context, region, account, keyID string, id hsm.MaterialID, expiredBy *time.Time) error {
+	if err := tx.lockRelated(ctx, KeyName{region, account, keyID}); err != nil {
+		return err
+	}
 	if err := tx.raiseKey(ctx, "erase material", region, account, keyID, Droppable); err != nil {
 		return err
 	}
@@ -212,7 +226,9 @@ func (tx *Tx) DropMaterial(ctx context.Context, region, account, keyID string, i
 	switch {
 	case err != nil:
 	case tag.RowsAffected() > 0:
-		_, err = tx.tx.Exec(ctx, withdrawRotation, key)
+		if err = tx.dropReplicas(ctx, region, account, keyID, id); err == nil {
+			_, err = tx.tx.Exec(ctx, withdrawRotation, pgx.StrictNamedArgs{"account": account, "id": keyID})
+		}
 	default:
 		if err = tx.execOne(ctx, dropMaterial, args); err == nil {
 			_, err = tx.tx.Exec(ctx, awaitImport, with(key, AwaitingImport.args()))

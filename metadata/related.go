@@ -94,7 +94,8 @@ WHERE region = @region AND account = @account AND id = @id AND state = ANY (@fro
 // that was asked for too; claims to rotate it fall. Both keys are [Updating] until
 // [Tx.FinishMove]. *StateError with a key's state if it is in one that [Moving] does
 // not begin with, or not in its role any more; ErrNotFound if there is no such key,
-// ErrExists if the primary key is in that region.
+// ErrExists if the primary key is in that region, *PendingMaterialError if imported
+// material waits in the primary key and not there.
 func (tx *Tx) MovePrimary(ctx context.Context, primary KeyName, region string) error {
 	if region == primary.Region {
 		return fmt.Errorf("move primary %s to its own region: %w", primary.ID, ErrExists)
@@ -105,6 +106,9 @@ func (tx *Tx) MovePrimary(ctx context.Context, primary KeyName, region string) e
 	var period, onDemand *int32
 	var next, requested *time.Time
 	err := tx.tx.QueryRow(ctx, selectSchedule, primary.args()).Scan(&period, &next, &onDemand, &requested)
+	if err == nil {
+		err = tx.stranded(ctx, primary, region)
+	}
 	if err != nil {
 		return wrap(err, "rotation of key %s", primary.ID)
 	}

@@ -38,8 +38,14 @@ func (tx *Tx) SetRotation(ctx context.Context, region, account, id string, days 
 	return tx.updateKey(ctx, "set rotation", region, account, id, setRotation, args)
 }
 
-// pendingIsThere is what the WHERE says of a material, p, that a key can be rotated to.
-const pendingIsThere = `p.pending AND p.residency <> 'absent' AND (p.expires_at IS NULL OR p.expires_at > @now)`
+// pendingIsThere is what the WHERE says of a material, p, that a key can be rotated to:
+// all of its replicas have it as well.
+const pendingIsThere = `p.pending AND p.residency <> 'absent' AND (p.expires_at IS NULL OR p.expires_at > @now) AND NOT EXISTS (
+    SELECT FROM keys r
+    WHERE r.account = p.account AND r.id = p.key_id AND r.multi_region_role = 'REPLICA' AND r.state <> 'Deleted' AND NOT EXISTS (
+        SELECT FROM materials q
+        WHERE q.account = r.account AND q.region = r.region AND q.key_id = r.id AND q.id = p.id
+          AND q.pending AND q.residency <> 'absent' AND (q.expires_at IS NULL OR q.expires_at > @now)))`
 
 const requestRotation = `
 UPDATE keys SET on_demand_started_at = @at, version = version + 1
@@ -51,7 +57,8 @@ WHERE region = @region AND account = @account AND id = @id AND state = ANY (@fro
 
 // RequestRotation asks for a rotation on demand of a [Rotatable] key. *StateError
 // if it is not, if it is a replica, if another is under way, if it had all that it can
-// have, or if an imported key has no material to be rotated to: with the key's state.
+// have, or if an imported key or one of its replicas has no material to be rotated to:
+// with the key's state.
 // ErrNotFound if the account has no such key in the region.
 func (tx *Tx) RequestRotation(ctx context.Context, region, account, id string, at time.Time) error {
 	args := pgx.StrictNamedArgs{
@@ -175,6 +182,9 @@ func (tx *Tx) RotateKey(ctx context.Context, c Claim, d *DueRotation, made *Mate
 	if d.Type == OnDemandRotation {
 		onDemand = 1
 	}
+	if err := tx.lockRelated(ctx, d.Name()); err != nil {
+		return err
+	}
 	id := KeyName{d.Region, d.Account, d.ID}.args()
 	err := tx.exactlyOne(ctx, finishRotation, id, pgx.StrictNamedArgs{
 		"holder": c.Holder, "now": c.Now, "next": next, "onDemand": onDemand,
@@ -186,9 +196,10 @@ func (tx *Tx) RotateKey(ctx context.Context, c Claim, d *DueRotation, made *Mate
 	switch {
 	case err != nil:
 	case made == nil:
-		err = tx.exactlyOne(ctx, promoteMaterial, id, pgx.StrictNamedArgs{
-			"pending": d.Pending[:], "now": c.Now, "type": string(d.Type),
-		})
+		to := pgx.StrictNamedArgs{"pending": d.Pending[:], "now": c.Now, "type": string(d.Type)}
+		if err = tx.exactlyOne(ctx, promoteMaterial, id, to); err == nil {
+			err = tx.promoteRelated(ctx, d, to)
+		}
 	default:
 		_, err = tx.tx.Exec(ctx, insertMaterial, materialArgs(d.Key, *made))
 	}

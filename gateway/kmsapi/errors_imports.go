@@ -52,6 +52,11 @@ func OneMaterialOnly(member string, s keyspec.Spec) *Error {
 	return invalid(member + " is not supported for KeySpec " + string(s) + ".")
 }
 
+// DescribedByPrimary refuses to describe material in a replica.
+func DescribedByPrimary() *Error {
+	return invalid("KeyMaterialDescription can be specified only for the primary key: its replicas have the same description.")
+}
+
 // NewMaterialWithID refuses new material under an id that is not its own yet.
 func NewMaterialWithID() *Error {
 	return invalid("KeyMaterialId must not be set if the ImportType is NEW_KEY_MATERIAL")

@@ -13,6 +13,15 @@ func PrimaryAlready(region string) *Error {
 	return invalid("The primary key is in " + region + " already: PrimaryRegion must be the Region of one of its replicas.")
 }
 
+// PendingMaterialNotThere refuses to make a key the primary that does not have the
+// imported material to which its related keys are to be rotated.
+func PendingMaterialNotThere(arn, materialID string) *Error {
+	return &Error{
+		KMSInvalidStateException,
+		arn + " does not have the key material (id: " + materialID + ") that is pending rotation in the primary key. Import it, or delete it from the primary key.",
+	}
+}
+
 // ResidentNotRotated refuses to rotate a key whose material is an object in the token.
 func ResidentNotRotated(arn string) *Error {
 	return &Error{UnsupportedOperationException, arn + " is kept in the token itself which is not valid for this operation."}

@@ -61,6 +61,8 @@ const (
 	NonCurrent      KeyMaterialState = "NON_CURRENT"      // decrypts
 	Current         KeyMaterialState = "CURRENT"          // encrypts and decrypts
 	PendingRotation KeyMaterialState = "PENDING_ROTATION" // imported, and nothing yet
+	// PendingRegions: the same, and not imported into all related keys.
+	PendingRegions KeyMaterialState = "PENDING_MULTI_REGION_IMPORT_AND_ROTATION"
 )
 
 // ImportState says whether an imported material is there.

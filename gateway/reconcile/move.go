@@ -21,7 +21,7 @@ func (r *Reconciler) FinishMoves(ctx context.Context, now time.Time) (done int, 
 		return 0, err
 	}
 	return each(due, metadata.ErrClaim, func(k *metadata.KeyName) error {
-		return r.Store.Change(ctx, nil, func(tx *metadata.Tx) ([]byte, error) {
+		return r.commit(ctx, func(tx *metadata.Tx) ([]byte, error) {
 			return eventOf(*k, primaryMoved, now), tx.FinishMove(ctx, *k, claim)
 		})
 	})
