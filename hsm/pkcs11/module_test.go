@@ -297,6 +297,7 @@ func TestHungCallsOfOneTokenLeaveTheOthers(t *testing.T) {
 func TestModuleIsSparedWhileOtherTokensAreWell(t *testing.T) {
 	m, tokens, shim := tokensOfOneModule(t, nil, "one", "two")
 	one, two := tokens[0], tokens[1]
+	slot := two.slot
 	shim.Remove(one.slot)
 	eventually(t, "the token is lost", func() bool { return one.lost(t) })
 	if err := m.restart(one.Engine, m.generation.Load()); !errors.Is(err, errSpared) {
@@ -304,11 +305,15 @@ func TestModuleIsSparedWhileOtherTokensAreWell(t *testing.T) {
 	}
 	for n := uint64(1); n <= 2; n++ {
 		end := two.underLoad(t)
+		// It comes back slowly: that is no reason to begin again.
+		shim.Inject(softhsm.Login, softhsm.Fault{Delay: 300 * time.Millisecond, Slot: slot, Times: 1})
 		m.turn.Lock()
 		m.sparing.due = time.Now() // the pause is over
 		m.turn.Unlock()
 		one.repair.hurry()
 		eventually(t, "the module is initialised anew", func() bool { return shim.Calls(softhsm.Finalize) == n })
+		time.Sleep(50 * time.Millisecond)
+		one.repair.hurry()
 		encryptWorks(t, two.Engine, two.key)
 		for _, err := range end() {
 			if !errors.Is(err, hsm.ErrUnavailable) {
