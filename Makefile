@@ -56,6 +56,11 @@ lint: ## check format, vet, staticcheck, dead code, go.mod, and the rules of the
 	$(GO) test -run '^TestHouse' ./integration
 	@if command -v golangci-lint >/dev/null; then echo golangci-lint run; golangci-lint run; fi
 
+.PHONY: faults
+faults: ## make every function of the token's library fail in every way, under load, and print what came of it
+	@./deployments/setup test
+	KMSGATE_ALL_FAULTS=1 $(GO) test -count=1 -v -timeout 30m -run '^(TestFaults|TestCrashesLoseNoKey)$$' ./hsm/pkcs11
+
 .PHONY: bench
 bench: setup build ## measure the gateway against its token on this machine
 	@./bin/kmsgate bench $(ARGS)
