@@ -4,13 +4,16 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 	"github.com/aws/smithy-go"
@@ -131,5 +134,67 @@ func TestImports(t *testing.T) {
 				t.Errorf("record %s", e.text)
 			}
 		}
+	}
+}
+
+// TestImportedKeysRotate by the SDK to new material of openssl's.
+func TestImportedKeysRotate(t *testing.T) {
+	t.Parallel()
+	g := gateway(t)
+	c := g.newClient(own)
+	x := g.newImporting(t, own)
+	g.bring(t, x, 7)
+	sealed := c.seal(t, x.key)
+	in := g.wrapped(t, x, 8)
+	until := time.Now().Add(48 * time.Hour).Truncate(time.Second)
+	in.ImportType, in.KeyMaterialDescription = types.ImportTypeNewKeyMaterial, aws.String("of this year")
+	in.ExpirationModel, in.ValidTo = types.ExpirationModelTypeKeyMaterialExpires, &until
+	imported, err := c.ImportKeyMaterial(t.Context(), &in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.wantMembers(t, "KeyId", "KeyMaterialId")
+	waits := c.listed(t, x.key)[1]
+	if waits.KeyMaterialState != types.KeyMaterialStatePendingRotation || *waits.KeyMaterialId != *imported.KeyMaterialId || waits.ImportState != types.ImportStateImported ||
+		*waits.KeyMaterialDescription != "of this year" || waits.ExpirationModel != in.ExpirationModel || !waits.ValidTo.Equal(until) || waits.RotationDate != nil {
+		t.Errorf("what waits is %+v", waits)
+	}
+	more := g.wrapped(t, x, 9)
+	more.ImportType = types.ImportTypeNewKeyMaterial
+	if _, err = c.ImportKeyMaterial(t.Context(), &more); err == nil || !strings.Contains(err.Error(), "because another key material (id: "+*imported.KeyMaterialId+") is pending rotation.") {
+		t.Errorf("import of more: %v", err)
+	}
+	if _, err := c.RotateKeyOnDemand(t.Context(), &kms.RotateKeyOnDemandInput{KeyId: &x.key}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the rotation", func() bool { return c.listed(t, x.key)[1].KeyMaterialState == types.KeyMaterialStateCurrent })
+	described, err := c.DescribeKey(t.Context(), &kms.DescribeKeyInput{KeyId: &x.key})
+	if err != nil || *described.KeyMetadata.CurrentKeyMaterialId != *imported.KeyMaterialId || !described.KeyMetadata.ValidTo.Equal(until) {
+		t.Errorf("after the rotation: %v, %s", err, c.last.body)
+	}
+	first := c.listed(t, x.key)[0].KeyMaterialId
+	for blob, material := range map[*[]byte]*string{sealed: first, c.seal(t, x.key): imported.KeyMaterialId} {
+		if opened, err := c.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: *blob}); err != nil || string(opened.Plaintext) != "secret" || *opened.KeyMaterialId != *material {
+			t.Errorf("Decrypt: %+v, %v; want secret by %s", opened, err, *material)
+		}
+	}
+	want := map[string]any{
+		"keyId": idOf(x.key), "rotationType": "ON_DEMAND", "keyOrigin": "EXTERNAL",
+		"previousKeyMaterialId": *first, "currentKeyMaterialId": *imported.KeyMaterialId,
+	}
+	var got map[string]any
+	for _, e := range g.audit(t) {
+		if e.EventName == "RotateKey" && e.ServiceEventDetails["keyId"] == idOf(x.key) {
+			got = e.ServiceEventDetails
+		}
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("the rotation is on record with %v, want %v", got, want)
+	}
+	if _, err := c.DeleteImportedKeyMaterial(t.Context(), &kms.DeleteImportedKeyMaterialInput{KeyId: &x.key, KeyMaterialId: first}); err != nil {
+		t.Error(err)
+	}
+	if _, err = c.Encrypt(t.Context(), &kms.EncryptInput{KeyId: &x.key, Plaintext: []byte("secret")}); err == nil || !strings.Contains(err.Error(), "is pending import.") {
+		t.Errorf("without the old material: %v", err)
 	}
 }
