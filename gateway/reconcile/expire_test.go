@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"encoding/json"
+	"errors"
 	"maps"
 	"sync"
 	"testing"
@@ -69,6 +70,66 @@ func TestImportedMaterialExpires(t *testing.T) {
 	events := f.events(t, materialExpired)
 	if len(events) != 1 || events[0].ServiceEventDetails["keyId"] != k.ID || events[0].ServiceEventDetails["keyMaterialId"] != e.Current().MaterialID.String() {
 		t.Errorf("records: %+v", events)
+	}
+}
+
+// waits imports material that expires at a time and waits for the key to be rotated.
+func (f *fixture) waits(t *testing.T, name metadata.KeyName, expires time.Time) hsm.MaterialID {
+	t.Helper()
+	m := *f.key(t, name).Current()
+	p := metadata.ImportParameters{ID: uuid.New(), Algorithm: keyspec.WrapOAEPSHA1, Wrapping: m.Key, CreatedAt: noon, ExpiresAt: noon.Add(day)}
+	p.Wrapping.Spec, p.Wrapping.PublicKey = keyspec.RSA2048, []byte("p")
+	m.MaterialID[0] ^= 1
+	m.ExpiresAt = &expires
+	f.change(t, func(tx *metadata.Tx) error {
+		return errors.Join(
+			tx.InsertImportParameters(t.Context(), p),
+			tx.ImportMaterial(t.Context(), m, metadata.NewMaterial, p.ID, noon),
+		)
+	})
+	return m.MaterialID
+}
+
+// TestEachMaterialExpiresByItself: what waits for a rotation leaves the key enabled and
+// takes the rotation with it; of the others each is recorded by itself.
+func TestEachMaterialExpiresByItself(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	hour, year := noon.Add(time.Hour), noon.Add(365*day)
+	k := f.imported(t, year)
+	first := f.key(t, k).Current().MaterialID
+	second := f.waits(t, k, hour)
+	f.ask(t, k, noon)
+	r, _ := f.instance(t)
+	mustRotate(t, r, hour, 0) // and nobody has noticed
+	mustExpire(t, r, hour, 1)
+	if e := f.key(t, k); e.State != metadata.Enabled || len(e.Materials) != 1 || e.Rotation.RequestedAt != nil {
+		t.Errorf("without what waited the key is %+v", e)
+	}
+	second = f.waits(t, k, year.Add(time.Second))
+	f.ask(t, k, hour)
+	mustRotate(t, r, hour, 1)
+	mustExpire(t, r, year, 1)
+	mustExpire(t, r, year.Add(time.Second), 1)
+	if e := f.key(t, k); e.State != metadata.PendingImport || len(e.Materials) != 2 || e.Current().MaterialID != second {
+		t.Errorf("at last the key is %+v", e)
+	}
+	got := map[any]int{}
+	for _, e := range f.events(t, materialExpired) {
+		got[e.ServiceEventDetails["keyMaterialId"]]++
+	}
+	if want := (map[any]int{first.String(): 1, second.String(): 2}); !maps.Equal(got, want) {
+		t.Errorf("expiries on record: %v, want %v", got, want)
+	}
+	if e := f.events(t, "RotateKey"); len(e) != 1 || e[0].ServiceEventDetails["keyOrigin"] != "EXTERNAL" || e[0].ServiceEventDetails["currentKeyMaterialId"] != second.String() {
+		t.Errorf("rotations on record: %+v", e)
+	}
+}
+
+func mustExpire(t *testing.T, r *Reconciler, now time.Time, want int) {
+	t.Helper()
+	if done, err := r.ExpireMaterial(t.Context(), now); err != nil || done != want {
+		t.Errorf("ExpireMaterial at %v = %d, %v; want %d", now, done, err, want)
 	}
 }
 
