@@ -13,6 +13,14 @@ import (
 // must be the same. What is new is brought into the primary key first, waits there and
 // in the replicas, and becomes current everywhere at once.
 
+// expectMaterials has a new replica wait for all that its primary key has had.
+const expectMaterials = `
+INSERT INTO materials (account, region, key_id, id, residency, current, created_at, rotated_at, rotation_type, description)
+SELECT m.account, @region, m.key_id, m.id, 'absent', m.current, m.created_at, m.rotated_at, m.rotation_type, m.description
+FROM keys p
+JOIN materials m ON m.account = p.account AND m.region = p.region AND m.key_id = p.id
+WHERE p.account = @account AND p.id = @id AND p.multi_region_role = 'PRIMARY' AND p.state <> 'Deleted' AND NOT m.pending`
+
 // selectFollows tells whether the primary key of a replica has a material waiting for a
 // rotation; NULL for other keys.
 const selectFollows = `

@@ -78,7 +78,7 @@ WHERE region = @region AND account = @account AND id = @id AND state = ANY (@fro
 
 // FinishReplica gives a replica that was claimed its materials, which are copies of all
 // that its primary key has, and has it used from now on. One whose material is imported
-// gets none and waits for its own. ErrClaim if the claim does not stand any more, if
+// gets none and waits for its own, which must be the same. ErrClaim if the claim does not stand any more, if
 // the replica is not [Creating], or if the primary key has other materials by now.
 func (tx *Tx) FinishReplica(ctx context.Context, c Claim, k Key, copies []Material) error {
 	if err := tx.lockRelated(ctx, k.Name()); err != nil {
@@ -95,6 +95,10 @@ func (tx *Tx) FinishReplica(ctx context.Context, c Claim, k Key, copies []Materi
 		return wrap(err, "finish replica %s", k.ID)
 	}
 	tx.touch(k.Account, target{kindKey, k.Region, k.ID})
+	if k.Origin == keyspec.External {
+		_, err := tx.tx.Exec(ctx, expectMaterials, k.Name().args())
+		return wrap(err, "materials of replica %s", k.ID)
+	}
 	var batch pgx.Batch
 	for _, m := range copies {
 		batch.Queue(insertMaterial, materialArgs(k, m))

@@ -74,7 +74,7 @@ func openToken() (*pkcs11.Engine, error) {
 		return nil, err
 	}
 	var keys []hsm.ServiceKey
-	for _, store := range []string{testStore, residentStore} {
+	for _, store := range []string{testStore, residentStore, otherStore} {
 		for _, kind := range hsm.ServiceKeyKinds {
 			id := make([]byte, 16)
 			_, _ = rand.Read(id) // never fails (crypto/rand, since Go 1.24)
