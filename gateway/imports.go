@@ -184,9 +184,20 @@ func importKind(in *kmsapi.ImportKeyMaterialRequest) metadata.ImportKind {
 // opened has the token open the material, and refuses it if it is not what the caller
 // says. Whether the key takes it shows when it is put in service.
 func (c *call) opened(ctx context.Context, in *kmsapi.ImportKeyMaterialRequest, key *metadata.KeyEntry, p *metadata.ImportParameters) (metadata.Material, error) {
-	made, err := c.token(key).Import(ctx, c.onBehalf(key), &p.Wrapping, p.Algorithm, in.EncryptedKeyMaterial, hsm.Key{
+	wanted := hsm.Key{
 		Store: key.Store, Region: key.Region, Account: key.Account, KeyID: key.ID, Spec: key.Spec, Usage: key.Usage, Origin: key.Origin,
-	})
+	}
+	bring := func() (hsm.Key, error) {
+		return c.token(key).Import(ctx, c.onBehalf(key), &p.Wrapping, p.Algorithm, in.EncryptedKeyMaterial, wanted)
+	}
+	made, err := bring()
+	if err == nil && made.Residency == hsm.Absent { // it lives in the token, if the key takes it
+		if err := key.Takes(made.MaterialID, importKind(in)); err != nil {
+			return metadata.Material{}, importRefused(key, made.MaterialID, err)
+		}
+		wanted.MaterialID = made.MaterialID
+		made, err = bring()
+	}
 	if errors.Is(err, hsm.ErrIncorrectMaterial) {
 		return metadata.Material{}, kmsapi.IncorrectKeyMaterial()
 	}

@@ -118,9 +118,12 @@ type Token interface {
 	// Import brings in material that was wrapped to a pair of usage ImportWrapping
 	// that Generate made, for the key that k identifies, and returns k with its
 	// outcome and with its MaterialID, which follows from KMS key id and material: it
-	// is the same when the same comes again, and tells nothing of the material.
+	// is the same when the same comes again, and tells nothing of the material. If k has
+	// a MaterialID, the material must be that one. Where such keys live in the token,
+	// nothing is made without it: the key comes back with its MaterialID and is
+	// [Absent], and whoever wants it calls again with that.
 	// ErrInvalidCiphertext if it does not unwrap, ErrIncorrectMaterial if what comes
-	// out is no material of k.Spec.
+	// out is no material of k.Spec, or another than k's.
 	Import(ctx context.Context, on Call, wrapping *Key, a keyspec.WrappingAlgorithm, wrapped []byte, k Key) (Key, error)
 	// Send wraps a wrapped key's material for another token: to the public key of a
 	// pair of usage Transport that the other token has just made and handed over in

@@ -2,6 +2,7 @@ package integration_test
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"encoding/hex"
 	"errors"
 	"maps"
@@ -72,6 +73,65 @@ func (c *client) parameters(t *testing.T, key string, a types.AlgorithmSpec, spe
 	}
 }
 
+// importWhole brings PKCS#8 in under OAEP, with no time of expiry.
+func (c *client) importWhole(t *testing.T, key string, material []byte) error {
+	t.Helper()
+	p := c.parameters(t, key, types.AlgorithmSpecRsaesOaepSha256, types.WrappingKeySpecRsa2048)
+	_, err := c.ImportKeyMaterial(t.Context(), &kms.ImportKeyMaterialInput{
+		KeyId: &key, ImportToken: hide(p.ImportToken), ExpirationModel: types.ExpirationModelTypeKeyMaterialDoesNotExpire,
+		EncryptedKeyMaterial: hide(wrapMaterial(t, types.AlgorithmSpecRsaesOaepSha256, p.PublicKey, hide(material))),
+	})
+	return err
+}
+
+// TestImportOfAKeyThatLivesInTheToken: SoftHSM does not wrap Ed25519 keys. The object
+// comes and goes with the material.
+func TestImportOfAKeyThatLivesInTheToken(t *testing.T) {
+	t.Parallel()
+	c := gateway(t).newClient(own)
+	made, err := c.CreateKey(t.Context(), &kms.CreateKeyInput{
+		KeySpec: types.KeySpecEccNistEdwards25519, KeyUsage: types.KeyUsageTypeSignVerify, Origin: types.OriginTypeExternal,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := made.KeyMetadata.Arn
+	material := openssl(t, nil, "genpkey", "-algorithm", "ED25519", "-outform", "DER")
+	spki := openssl(t, material, "pkey", "-inform", "DER", "-pubout", "-outform", "DER")
+	public := ed25519.PublicKey(spki[len(spki)-ed25519.PublicKeySize:])
+	sign := func() error {
+		out, err := c.Sign(t.Context(), &kms.SignInput{
+			KeyId: key, Message: []byte("message"), MessageType: types.MessageTypeRaw, SigningAlgorithm: types.SigningAlgorithmSpecEd25519Sha512,
+		})
+		if err == nil && !ed25519.Verify(public, []byte("message"), out.Signature) {
+			t.Error("the signature of an imported key does not verify")
+		}
+		return err
+	}
+	for range 2 {
+		if err := c.importWhole(t, *key, material); err != nil {
+			t.Fatalf("ImportKeyMaterial: %v", err)
+		}
+		if err := sign(); err != nil {
+			t.Errorf("Sign: %v", err)
+		}
+		if err := c.importWhole(t, *key, material); err != nil { // again, while it is there
+			t.Errorf("ImportKeyMaterial of what is there: %v", err)
+		}
+		wantErrorCode(t, "ImportKeyMaterial of another key", c.importWhole(t, *key, openssl(t, nil, "genpkey", "-algorithm", "ED25519", "-outform", "DER")),
+			"IncorrectKeyMaterialException")
+		if err := sign(); err != nil {
+			t.Errorf("Sign after refusals: %v", err)
+		}
+		if _, err := c.DeleteImportedKeyMaterial(t.Context(), &kms.DeleteImportedKeyMaterialInput{KeyId: key}); err != nil {
+			t.Errorf("DeleteImportedKeyMaterial: %v", err)
+		}
+		wantErrorCode(t, "Sign without material", sign(), "KMSInvalidStateException")
+	}
+	wantErrorCode(t, "ImportKeyMaterial of another key afterwards", c.importWhole(t, *key, openssl(t, nil, "genpkey", "-algorithm", "ED25519", "-outform", "DER")),
+		"IncorrectKeyMaterialException")
+}
+
 // TestImports brings material of openssl's in with the SDK, under every wrapping
 // algorithm and with every wrapping key spec, and uses it.
 func TestImports(t *testing.T) {
@@ -79,6 +139,7 @@ func TestImports(t *testing.T) {
 	g := gateway(t)
 	c := g.newClient(own)
 	ec := openssl(t, openssl(t, nil, "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"), "pkcs8", "-topk8", "-nocrypt", "-outform", "DER")
+	edwards := openssl(t, nil, "genpkey", "-algorithm", "ED25519", "-outform", "DER")
 	rsa := openssl(t, openssl(t, nil, "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"), "pkcs8", "-topk8", "-nocrypt", "-outform", "DER")
 	for _, tc := range []struct {
 		spec     types.KeySpec
@@ -91,6 +152,7 @@ func TestImports(t *testing.T) {
 		{types.KeySpecHmac256, macs, types.AlgorithmSpecRsaesOaepSha1, types.WrappingKeySpecRsa2048, bytes.Repeat([]byte{6}, 32)},
 		{types.KeySpecEccNistP256, types.KeyUsageTypeSignVerify, types.AlgorithmSpecRsaAesKeyWrapSha256, types.WrappingKeySpecRsa3072, ec},
 		{types.KeySpecRsa2048, types.KeyUsageTypeSignVerify, types.AlgorithmSpecRsaAesKeyWrapSha1, types.WrappingKeySpecRsa2048, rsa},
+		{types.KeySpecEccNistEdwards25519, types.KeyUsageTypeSignVerify, types.AlgorithmSpecRsaesOaepSha256, types.WrappingKeySpecRsa2048, edwards},
 	} {
 		made, err := c.CreateKey(t.Context(), &kms.CreateKeyInput{KeySpec: tc.spec, KeyUsage: tc.usage, Origin: types.OriginTypeExternal})
 		if err != nil {

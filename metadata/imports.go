@@ -126,17 +126,39 @@ func (tx *Tx) place(ctx context.Context, m *Material, kind ImportKind) error {
 	if err := tx.tx.QueryRow(ctx, selectPlace, args).Scan(&some, &known, &pending, &follows); err != nil {
 		return err
 	}
-	known = known || orZero(follows)
+	if known = known || orZero(follows); follows != nil && !known {
+		return ErrOtherMaterial
+	}
+	m.Current, m.Pending = !some, some
+	return taken(kind, some, known, pending)
+}
+
+// taken is nil if a key takes material: one that has some or none, that knows it or
+// not, and has another one pending or none.
+func taken(kind ImportKind, some, known bool, pending []byte) error {
 	switch {
-	case follows != nil && !known,
-		!some && kind == KnownAgain,
-		some && known == (kind == NewMaterial):
+	case !some && kind == KnownAgain, some && known == (kind == NewMaterial):
 		return ErrOtherMaterial
 	case some && !known && len(pending) > 0:
 		return &PendingMaterialError{hsm.MaterialID(pending)}
 	}
-	m.Current, m.Pending = !some, some
 	return nil
+}
+
+// Takes is nil if the key takes material as what it is imported as, as far as the
+// entry tells: [Tx.ImportMaterial] decides. ErrOtherMaterial or *PendingMaterialError
+// if not.
+func (k *KeyEntry) Takes(id hsm.MaterialID, kind ImportKind) error {
+	if k.MultiRegionRole == Replica {
+		return nil // what its primary key has is not known here
+	}
+	var pending []byte
+	for i := range k.Materials {
+		if m := &k.Materials[i]; m.Pending {
+			pending = m.MaterialID[:]
+		}
+	}
+	return taken(kind, len(k.Materials) > 0, k.Material(id) != nil, pending)
 }
 
 const putMaterial = insertMaterial + `

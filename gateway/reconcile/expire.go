@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"kmsgate/hsm"
 	"kmsgate/metadata"
 	"kmsgate/metadata/audit"
 )
@@ -29,16 +30,20 @@ func (r *Reconciler) ExpireMaterial(ctx context.Context, now time.Time) (done in
 	})
 }
 
-// expire erases one material. Before, the token forgets what it has unwrapped of it,
-// if it can be reached: what is kept elsewhere is not used, and goes when others need
-// its place.
+// expire erases one material. Before, the token destroys the object of one that lives
+// there. Of others it forgets what it has unwrapped, if it can be reached: what is kept
+// elsewhere is not used, and goes when others need its place.
 func (r *Reconciler) expire(ctx context.Context, m *metadata.ExpiredMaterial, now time.Time) error {
 	key, err := r.Store.View().FreshKey(ctx, m.Region, m.KeyID)
 	if err != nil {
 		return err
 	}
 	if material := key.Material(m.ID); material != nil && !material.Present(now) {
-		if err := r.destroy(ctx, &material.Key); err != nil {
+		err := r.destroy(ctx, &material.Key)
+		if err != nil && material.Residency == hsm.Resident {
+			return err
+		}
+		if err != nil {
 			r.Logger.Warn("expired material is still unwrapped in the token", "key", m.KeyID, "error", err)
 		}
 	}

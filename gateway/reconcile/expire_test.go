@@ -19,13 +19,19 @@ import (
 // imported makes a key with imported material that expires at a time.
 func (f *fixture) imported(t *testing.T, expires time.Time) metadata.KeyName {
 	t.Helper()
+	return f.importedTo(t, expires, hsm.Wrapped)
+}
+
+// importedTo is imported with material of a residency.
+func (f *fixture) importedTo(t *testing.T, expires time.Time, residency hsm.Residency) metadata.KeyName {
+	t.Helper()
 	k := metadata.Key{
 		Region: testRegion, ID: uuid.NewString(), Account: testAccount, Store: testStore, Spec: keyspec.SymmetricDefault,
 		Usage: keyspec.EncryptDecrypt, Origin: keyspec.External, State: metadata.Enabled, CreatedAt: noon,
 	}
 	m := metadata.Material{Current: true, CreatedAt: noon, ExpiresAt: &expires, Key: hsm.Key{
 		Store: k.Store, Region: k.Region, Account: k.Account, KeyID: k.ID, MaterialID: hsm.MaterialID(append([]byte(k.ID[:16]), k.ID[:16]...)),
-		Spec: k.Spec, Usage: k.Usage, Origin: k.Origin, Residency: hsm.Wrapped, Generation: 1, Blob: []byte("b"), Binding: []byte("b"),
+		Spec: k.Spec, Usage: k.Usage, Origin: k.Origin, Residency: residency, Generation: 1, Blob: []byte("sixteen bytes ID"), Binding: []byte("b"),
 	}}
 	f.change(t, func(tx *metadata.Tx) error {
 		return tx.InsertKey(t.Context(), k, m, metadata.KeyPolicy{Document: policy.DefaultKeyPolicy(k.Account)}, nil)
@@ -130,6 +136,21 @@ func mustExpire(t *testing.T, r *Reconciler, now time.Time, want int) {
 	t.Helper()
 	if done, err := r.ExpireMaterial(t.Context(), now); err != nil || done != want {
 		t.Errorf("ExpireMaterial at %v = %d, %v; want %d", now, done, err, want)
+	}
+}
+
+// TestExpiryWaitsForTheToken that holds the material: only when its object is gone is
+// the row erased. This token does not destroy it, because the row is not its own.
+func TestExpiryWaitsForTheToken(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	k := f.importedTo(t, noon, hsm.Resident)
+	r, _ := f.instance(t)
+	if done, err := r.ExpireMaterial(t.Context(), noon); done != 0 || !errors.Is(err, hsm.ErrBinding) {
+		t.Errorf("ExpireMaterial = %d, %v, want %v", done, err, hsm.ErrBinding)
+	}
+	if e := f.key(t, k); e.Current().Residency != hsm.Resident || len(e.Current().Blob) == 0 {
+		t.Errorf("after an expiry that failed: %+v", e)
 	}
 }
 

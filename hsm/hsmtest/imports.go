@@ -15,11 +15,7 @@ import (
 // imports brings an AES key in under each wrapping algorithm that needs nothing but
 // RSA, and has the token decrypt what was encrypted outside.
 func (s *suite) imports(t T) {
-	if s.Resident {
-		t.Logf("keys that live in the token are not imported")
-		return
-	}
-	wrapping, err := s.generateKind(t, kind{keyspec.RSA2048, keyspec.ImportWrapping})
+	wrapping, err := s.wrappingPair(t)
 	if lacks(t, "a pair to wrap to", err) {
 		return
 	}
@@ -31,12 +27,12 @@ func (s *suite) imports(t T) {
 		k := s.identity(symmetric)
 		k.Origin, k.MaterialID = keyspec.External, hsm.MaterialID{}
 		wrapped := wrapTo(t, wrapping, &row, material)
-		made, err := s.Token.Import(s.ctx, client, wrapping, row.Algorithm, wrapped, k)
+		made, err := s.bring(t, wrapping, row.Algorithm, wrapped, k)
 		if lacks(t, "Import under "+string(row.Algorithm), err) {
 			continue
 		}
 		s.isImported(t, &made, material)
-		again, err := s.Token.Import(s.ctx, client, wrapping, row.Algorithm, wrapped, k)
+		again, err := s.bring(t, wrapping, row.Algorithm, wrapped, k)
 		if err != nil || again.MaterialID != made.MaterialID || made.MaterialID == (hsm.MaterialID{}) {
 			t.Errorf("Import of the same again = %s, %v, want %s", again.MaterialID, err, made.MaterialID)
 		}
@@ -48,6 +44,35 @@ func (s *suite) imports(t T) {
 		_, err = s.Token.Import(s.ctx, client, s.generate(t), row.Algorithm, wrapped, k)
 		refused(t, "Import with a key that does not wrap", nil, err, hsm.ErrUnsupported)
 	}
+}
+
+// wrappingPair is a pair that material is wrapped to. It is kept wrapped in any store.
+func (s *suite) wrappingPair(t T) (*hsm.Key, error) {
+	k, err := s.Token.Generate(s.ctx, client, s.identity(kind{keyspec.RSA2048, keyspec.ImportWrapping}))
+	if err == nil && (k.Residency != hsm.Wrapped || len(k.PublicKey) == 0) {
+		t.Errorf("Generate of a pair to wrap to = %+v", k)
+	}
+	return &k, err
+}
+
+// bring imports material. Where the key is to live in the token, the first call makes
+// nothing and says which material it is.
+func (s *suite) bring(t T, wrapping *hsm.Key, a keyspec.WrappingAlgorithm, wrapped []byte, k hsm.Key) (hsm.Key, error) {
+	made, err := s.Token.Import(s.ctx, client, wrapping, a, wrapped, k)
+	if err != nil || made.Residency != hsm.Absent {
+		return made, err
+	}
+	k.MaterialID = made.MaterialID
+	made, err = s.Token.Import(s.ctx, client, wrapping, a, wrapped, k)
+	if err == nil {
+		if made.Residency != hsm.Resident {
+			t.Errorf("Import of a key that is to live in the token made one that is %q", made.Residency)
+		}
+		s.mu.Lock()
+		s.residents = append(s.residents, *clone(&made))
+		s.mu.Unlock()
+	}
+	return made, err
 }
 
 // wrapTo encrypts material to a wrapping key, outside the token.

@@ -15,6 +15,7 @@ const (
 	labelService  = "kmsgate/service-key/v1"
 	labelSeal     = "kmsgate/seal/v1"
 	labelMaterial = "kmsgate/imported-material/v1"
+	labelImported = "kmsgate/imported-object/v1"
 )
 
 const macBytes = 32 // HMAC-SHA-256

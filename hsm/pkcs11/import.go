@@ -37,7 +37,7 @@ func (e *Engine) Import(ctx context.Context, on hsm.Call, wrapping *hsm.Key, a k
 	if k.Generation, err = e.newestGeneration(k.Store); err != nil {
 		return hsm.Key{}, err
 	}
-	k.Residency = hsm.Wrapped
+	k.Residency = e.residencyFor(&k)
 	made := make(chan hsm.Key, 1)
 	w := work{mechanism: "import", slow: t.isPair(), in: [3][]byte{wrapped}, run: func(s *session, key handle, in [3][]byte) ([]byte, error) {
 		k := cloneKey(&k)
@@ -53,9 +53,8 @@ func (e *Engine) Import(ctx context.Context, on hsm.Call, wrapping *hsm.Key, a k
 	return <-made, nil
 }
 
-// Imports is nil if material can be brought in under a wrapping algorithm. Keys that
-// stay in the token cannot: their objects would have to come and go with the material.
-// See [hsm.Token].
+// Imports is nil if material can be brought in under a wrapping algorithm. See
+// [hsm.Token].
 func (e *Engine) Imports(store string, spec keyspec.Spec, usage keyspec.Usage, a keyspec.WrappingAlgorithm) error {
 	row, ok := keyspec.LookupWrapping(a)
 	if !ok || !row.WrapsSpec(spec) {
@@ -64,12 +63,8 @@ func (e *Engine) Imports(store string, spec keyspec.Spec, usage keyspec.Usage, a
 	if err := e.findings.makes(spec, usage); err != nil {
 		return err
 	}
-	generation, err := e.newestGeneration(store)
-	if err != nil {
+	if _, err := e.newestGeneration(store); err != nil {
 		return err
-	}
-	if e.residencyFor(&hsm.Key{Store: store, Spec: spec, Usage: usage, Generation: generation}) != hsm.Wrapped {
-		return fmt.Errorf("%w: import of %s keys, which stay in the token", hsm.ErrUnsupported, spec)
 	}
 	p := e.findings.importing[a]
 	way := p.Pairs
@@ -103,13 +98,22 @@ func (s *session) importMaterial(wrapping handle, row *keyspec.WrappingRow, wrap
 		return err
 	}
 	defer m.clear()
+	expected := k.MaterialID
 	if t.isPair() {
 		err = s.identifyPair(m, k)
 	} else {
 		err = s.identifySecret(m, k)
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
+	case expected != hsm.MaterialID{} && expected != k.MaterialID:
+		return fmt.Errorf("%w: other material than was expected", hsm.ErrIncorrectMaterial)
+	case k.Residency == hsm.Resident && expected == hsm.MaterialID{}:
+		k.Residency, k.PublicKey = hsm.Absent, nil // nothing is made that may not be wanted
+		return nil
+	case k.Residency == hsm.Resident:
+		return s.importResident(m, t, k)
 	}
 	making := t.template
 	making.valueLen = 0
@@ -119,15 +123,22 @@ func (s *session) importMaterial(wrapping handle, row *keyspec.WrappingRow, wrap
 		return err
 	}
 	defer s.destroyAfter(key, &err)
-	if err := s.check(t, key, k); errors.Is(err, hsm.ErrWrongMaterial) {
-		return fmt.Errorf("%w: the private key is not that of its public key", hsm.ErrIncorrectMaterial)
-	} else if err != nil {
+	if err := s.checkImported(t, key, k); err != nil {
 		return err
 	}
 	if err := s.wrapAndBind(key, k); err != nil {
 		return err
 	}
 	return s.comesBack(t, k)
+}
+
+// checkImported is check of material that others have made.
+func (s *session) checkImported(t *keyType, key handle, k *hsm.Key) error {
+	err := s.check(t, key, k)
+	if errors.Is(err, hsm.ErrWrongMaterial) {
+		return fmt.Errorf("%w: the private key is not that of its public key", hsm.ErrIncorrectMaterial)
+	}
+	return err
 }
 
 // comesBack proves that the blob opens to the same material: its length may be one

@@ -267,19 +267,6 @@ func TestImportUnderStrict(t *testing.T) {
 	}
 }
 
-// TestImportIsForWrappedKeys: what stays in the token is not brought in.
-func TestImportIsForWrappedKeys(t *testing.T) {
-	e := openWithKeys(t, func(c *Config) { c.Resident = []string{testStore} })
-	wrapping, a := wrappingKey(t, e, keyspec.RSA2048), keyspec.WrapOAEPSHA256
-	k := externalKey(keyspec.SymmetricDefault, keyspec.EncryptDecrypt)
-	if err := e.Imports(testStore, k.Spec, k.Usage, a); !errors.Is(err, hsm.ErrUnsupported) {
-		t.Errorf("Imports = %v, want %v", err, hsm.ErrUnsupported)
-	}
-	if _, err := e.Import(t.Context(), client, wrapping, a, wrapForImport(t, wrapping, a, make([]byte, 32)), k); !errors.Is(err, hsm.ErrUnsupported) {
-		t.Errorf("Import = %v, want %v", err, hsm.ErrUnsupported)
-	}
-}
-
 // TestImportInTheToken: NSS unwraps secrets and tells their length, so that they
 // come in under strict, too.
 func TestImportInTheToken(t *testing.T) {
