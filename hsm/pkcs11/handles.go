@@ -22,7 +22,7 @@ func newHandles(e *Engine) *handles {
 	h := &handles{owners: make([]*owner, e.cfg.OwnerSessions)}
 	share := max(1, e.cfg.MaxHandles/e.cfg.OwnerSessions)
 	for i := range h.owners {
-		h.owners[i] = &owner{engine: e, capacity: share, fullCapacity: share, turn: make(chan struct{}, 1)}
+		h.owners[i] = &owner{engine: e, capacity: share, fullCapacity: share, filling: map[string]int{}}
 		h.owners[i].share = newShare()
 	}
 	return h
@@ -138,13 +138,14 @@ type entry struct {
 // owner is one slice of the cache.
 type owner struct {
 	engine *Engine
-	turn   chan struct{} // holds a token while a fill uses the share's session
+	turn   turn // of the fill that uses the share's session
 
 	mu           sync.Mutex
 	share        *share
 	capacity     int // entries; less than full after the token had no memory left
 	fullCapacity int
-	fills        int // waiting and running
+	fills        int            // waiting and running
+	filling      map[string]int // of these, by the account of the key
 }
 
 // share is an owner's entries and the session whose objects they are: the
@@ -202,7 +203,7 @@ func (o *owner) lookUp(k *hsm.Key, part keyPart) (*entry, error) {
 		return en, nil
 	}
 	o.engine.misses.Add(1)
-	if o.fills >= maxFills {
+	if o.filling[k.Account] >= maxFills-o.fills { // who has many leaves room for others
 		return nil, fmt.Errorf("%w: %d keys wait to be unwrapped", hsm.ErrBusy, o.fills)
 	}
 	en = &entry{owner: o, share: o.share, id: id, key: cloneKey(k), ready: make(chan struct{}), refs: 2} // the caller's and the fill's
@@ -216,6 +217,7 @@ func (o *owner) lookUp(k *hsm.Key, part keyPart) (*entry, error) {
 	en.place = o.share.order.PushFront(en)
 	o.share.refs += 2
 	o.fills++
+	o.filling[k.Account]++
 	return en, nil
 }
 
@@ -227,6 +229,9 @@ func (o *owner) fill(en *entry) {
 	err := o.fillInTurn(ctx, en)
 	o.mu.Lock()
 	o.fills--
+	if o.filling[en.key.Account]--; o.filling[en.key.Account] == 0 {
+		delete(o.filling, en.key.Account)
+	}
 	if en.err = err; err != nil {
 		en.dropLocked(false)
 	} else {
@@ -238,10 +243,10 @@ func (o *owner) fill(en *entry) {
 }
 
 func (o *owner) fillInTurn(ctx context.Context, en *entry) error {
-	if err := o.takeTurn(ctx); err != nil {
+	if err := o.turn.take(ctx, en.key.Account); err != nil {
 		return err
 	}
-	defer func() { <-o.turn }()
+	defer o.turn.give()
 	if err := o.engine.tooMuchStuck(); err != nil { // since it began to wait
 		return err
 	}
@@ -262,10 +267,10 @@ func (o *owner) fillInTurn(ctx context.Context, en *entry) error {
 // clear destroys the objects that have to go now, where there are any. If the token
 // does not, the session is given up, and they go with it.
 func (o *owner) clear(ctx context.Context) error {
-	if err := o.takeTurn(ctx); err != nil {
+	if err := o.turn.take(ctx, ""); err != nil {
 		return err
 	}
-	defer func() { <-o.turn }()
+	defer o.turn.give()
 	o.mu.Lock()
 	sh := o.share
 	o.mu.Unlock()
@@ -292,15 +297,6 @@ func (s *session) destroyAll(doomed []handle) (first error) {
 		}
 	}
 	return first
-}
-
-func (o *owner) takeTurn(ctx context.Context) error {
-	select {
-	case o.turn <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("%w: keys wait to be unwrapped: %w", hsm.ErrBusy, ctx.Err())
-	}
 }
 
 // execute runs work on a share's session. The caller holds the turn.

@@ -83,7 +83,7 @@ func (p *pool) enter(on hsm.Call) (grant, *waiter) {
 	if p.queues[on.Class].length == 0 && p.mayStart(on.Class) {
 		return p.grantLocked(on.Class), nil
 	}
-	if p.waiting >= p.engine.cfg.MaxQueue && on.Class != hsm.Health {
+	if p.queues[on.Class].waitingFor(on.Account) >= p.engine.cfg.MaxQueue-p.waiting && on.Class != hsm.Health {
 		return grant{err: fmt.Errorf("%w: %d calls are waiting", hsm.ErrBusy, p.waiting)}, nil
 	}
 	w := &waiter{class: on.Class, granted: make(chan grant, 1)}
@@ -248,54 +248,5 @@ func (p *pool) growLocked() {
 	}
 	if now := p.engine.cfg.Clock(); now.Sub(p.cutAt) >= growAfter {
 		p.max, p.cutAt = p.max+1, now
-	}
-}
-
-// queue is the waiters of one class, by account: accounts take turns.
-type queue struct {
-	lines  map[string]*line
-	ring   list.List // of *line, the next one in front
-	length int
-}
-
-// line is the waiters of one account, first come, first served.
-type line struct {
-	account string
-	waiters list.List // of *waiter
-	place   *list.Element
-}
-
-func (q *queue) push(account string, w *waiter) {
-	if q.lines == nil {
-		q.lines = map[string]*line{}
-	}
-	l, ok := q.lines[account]
-	if !ok {
-		l = &line{account: account}
-		l.place = q.ring.PushBack(l)
-		q.lines[account] = l
-	}
-	w.line, w.place = l, l.waiters.PushBack(w)
-	q.length++
-}
-
-// pop takes the first waiter of the account whose turn it is.
-func (q *queue) pop() *waiter {
-	l, _ := q.ring.Front().Value.(*line)
-	w, _ := l.waiters.Front().Value.(*waiter)
-	q.remove(w)
-	if l.waiters.Len() > 0 {
-		q.ring.MoveToBack(l.place)
-	}
-	return w
-}
-
-func (q *queue) remove(w *waiter) {
-	w.line.waiters.Remove(w.place)
-	w.place = nil
-	q.length--
-	if w.line.waiters.Len() == 0 {
-		q.ring.Remove(w.line.place)
-		delete(q.lines, w.line.account)
 	}
 }

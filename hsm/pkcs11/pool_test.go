@@ -145,6 +145,30 @@ func TestQueueIsBounded(t *testing.T) {
 	}
 }
 
+func TestOneAccountLeavesRoomInTheQueue(t *testing.T) {
+	p := newPool(1, newStoppedClock())
+	p.engine.cfg.MaxQueue = 16
+	if !start(p, hsm.Interactive) {
+		t.Fatal("nobody gets the session")
+	}
+	wait := func(account string, c hsm.Class) (n int) {
+		for {
+			g, _ := p.enter(hsm.Call{Account: account, Class: c})
+			if errors.Is(g.err, hsm.ErrBusy) {
+				return n
+			}
+			n++
+		}
+	}
+	got := []int{wait("a", hsm.Interactive), wait("b", hsm.Interactive), wait("c", hsm.Generation), wait("a", hsm.Interactive)}
+	if want := []int{8, 4, 2, 0}; !slices.Equal(got, want) {
+		t.Errorf("accounts get %d places of 16, one after the other, want %d", got, want)
+	}
+	if g, w := p.enter(hsm.Call{Class: hsm.Health}); g.err != nil || w != nil {
+		t.Errorf("health gets %v and waits: %v", g.err, w != nil)
+	}
+}
+
 func TestPoolMakesDoWhereTheTokenHasNoMoreSessions(t *testing.T) {
 	var ahead atomic.Int64
 	e, shim := openWithShim(t, func(c *Config) {
