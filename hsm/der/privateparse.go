@@ -9,18 +9,20 @@ import (
 )
 
 // tagParameters and tagPublicKey are the optional members of an ECPrivateKey, and
-// tagAttributes that of a PrivateKeyInfo.
+// tagAttributes and tagOuterKey those of a OneAsymmetricKey.
 const (
 	tagParameters = 0xA0
 	tagPublicKey  = 0xA1
 	tagAttributes = 0xA0
+	tagOuterKey   = 0x81
 )
 
-// ParsePrivate reads a PrivateKeyInfo (RFC 5208; RFC 5958 without a public key) of
-// an RSA, EC or Ed25519 key in DER, with nothing behind it. The key is of the spec,
-// with a named curve, and is the caller's to clear; b is not changed. If an EC key
-// comes without its public key, Point is nil. That a private key belongs to its
-// public key is not certain for EC. [ErrPrivateKey] for everything else.
+// ParsePrivate reads a PrivateKeyInfo (RFC 5208) or a OneAsymmetricKey (RFC 5958),
+// which may have its public key with it, of an RSA, EC or Ed25519 key in DER, with
+// nothing behind it. Attributes are not looked at. The key is of the spec, with a named
+// curve, and is the caller's to clear; b is not changed. If an EC key comes without its
+// public key, Point is nil. That a private key belongs to its public key is not
+// certain for EC. [ErrPrivateKey] for everything else.
 func ParsePrivate(spec keyspec.Spec, b []byte) (*Private, error) {
 	r := reader{rest: b}
 	info := reader{rest: r.take(tagSequence)}
@@ -30,11 +32,16 @@ func ParsePrivate(spec keyspec.Spec, b []byte) (*Private, error) {
 	if info.next() == tagAttributes {
 		info.take(tagAttributes)
 	}
-	if !bytes.Equal(version, []byte{0}) || !r.ended() || !info.ended() || algorithm.bad {
+	var public []byte
+	second := bytes.Equal(version, []byte{1}) // the version with a public key
+	if second && info.next() == tagOuterKey {
+		public = info.take(tagOuterKey)
+	}
+	if !second && !bytes.Equal(version, []byte{0}) || !r.ended() || !info.ended() || algorithm.bad {
 		return nil, ErrPrivateKey
 	}
 	p := &Private{Public: Public{Spec: spec}}
-	if !p.read(algorithm.rest, key) {
+	if !p.read(algorithm.rest, key) || public != nil && !p.hasPublic(public) {
 		p.Clear()
 		return nil, ErrPrivateKey
 	}
@@ -50,6 +57,26 @@ func (p *Private) read(algorithm, key []byte) bool {
 		return bytes.Equal(algorithm, algorithmOf(oidEd25519, nil)) && p.readEdwards(key)
 	}
 	return bytes.Equal(algorithm, algorithmOf(oidRSA, []byte{5, 0})) && p.readRSA(key)
+}
+
+// hasPublic tells whether a BIT STRING is the key's public key. An EC key that came
+// without one takes it.
+func (p *Private) hasPublic(bits []byte) bool {
+	if len(bits) < 1 || bits[0] != 0 {
+		return false
+	}
+	key := bits[1:]
+	if c, ok := curveOf(p.Spec); ok {
+		point := c.uncompressed(key)
+		if p.Point == nil {
+			p.Point = point
+		}
+		return point != nil && bytes.Equal(point, p.Point)
+	}
+	if p.Spec == keyspec.ECCNISTEdwards25519 {
+		return bytes.Equal(key, p.Raw)
+	}
+	return bytes.Equal(key, tlv(tagSequence, integer(p.N), integer(p.E)))
 }
 
 func algorithmOf(oid asn1.ObjectIdentifier, parameters []byte) []byte {

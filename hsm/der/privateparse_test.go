@@ -72,6 +72,82 @@ var samplesOf = map[keyspec.Spec]bool{
 	keyspec.ECCNISTP256: true, keyspec.ECCSECGP256K1: true, keyspec.ECCNISTEdwards25519: true, keyspec.RSA2048: true, keyspec.RSA3072: true,
 }
 
+// second makes a OneAsymmetricKey of version 2 (RFC 5958) of a PrivateKeyInfo, with
+// what may stand behind the private key.
+func second(t testing.TB, info []byte, more ...[]byte) []byte {
+	t.Helper()
+	r := reader{rest: info}
+	content := reader{rest: r.take(tagSequence)}
+	content.take(tagInteger)
+	if r.bad || content.bad {
+		t.Fatal("no PrivateKeyInfo")
+	}
+	return tlv(tagSequence, append([][]byte{{tagInteger, 1, 1}, content.rest}, more...)...)
+}
+
+// publicBits is a key's public key as it stands in a SubjectPublicKeyInfo, with the
+// number of unused bits.
+func publicBits(t testing.TB, p *Private) []byte {
+	t.Helper()
+	spki, err := p.Public.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := reader{rest: spki}
+	info := reader{rest: r.take(tagSequence)}
+	info.take(tagSequence)
+	return bytes.Clone(info.take(tagBitString))
+}
+
+// TestParsePrivateOfVersion2 with its public key and attributes, and with the public
+// key of another.
+func TestParsePrivateOfVersion2(t *testing.T) {
+	t.Parallel()
+	attributes := tlv(tagAttributes, tlv(tagSequence, oidDER(oidEC), tlv(0x31)))
+	others := samples(t)
+	for spec, text := range samples(t) {
+		p, err := ParsePrivate(spec, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		other, err := ParsePrivate(spec, others[spec])
+		if err != nil {
+			t.Fatal(err)
+		}
+		bits := publicBits(t, p)
+		outer := tlv(tagOuterKey, bits)
+		unused, cut := bytes.Clone(bits), bits[:len(bits)-1]
+		unused[0] = 1
+		first := bytes.Clone(second(t, text, outer))
+		first[bytes.Index(first, []byte{tagInteger, 1, 1})+2] = 0
+		for what, c := range map[string]struct {
+			text []byte
+			good bool
+		}{
+			"no public key":                     {second(t, text), true},
+			"its public key":                    {second(t, text, outer), true},
+			"attributes":                        {second(t, text, attributes), true},
+			"attributes and its public key":     {second(t, text, attributes, outer), true},
+			"another's public key":              {second(t, text, tlv(tagOuterKey, publicBits(t, other))), false},
+			"unused bits":                       {second(t, text, tlv(tagOuterKey, unused)), false},
+			"a public key that was cut":         {second(t, text, tlv(tagOuterKey, cut)), false},
+			"an empty public key":               {second(t, text, tlv(tagOuterKey)), false},
+			"both in the wrong order":           {second(t, text, outer, attributes), false},
+			"two public keys":                   {second(t, text, outer, outer), false},
+			"something behind":                  {append(second(t, text, outer), 0), false},
+			"a public key in the first version": {first, false},
+		} {
+			got, err := ParsePrivate(spec, c.text)
+			switch {
+			case !c.good && !errors.Is(err, ErrPrivateKey):
+				t.Errorf("ParsePrivate of %s with %s = %v, want %v", spec, what, err, ErrPrivateKey)
+			case c.good && (err != nil || !bytes.Equal(got.D, p.D) || !bytes.Equal(got.Seed, p.Seed) || !bytes.Equal(got.Point, p.Point)):
+				t.Errorf("ParsePrivate of %s with %s = %v", spec, what, err)
+			}
+		}
+	}
+}
+
 // TestParsePrivateIsStrict: whatever is cut off, added or longer than it need be is
 // refused.
 func TestParsePrivateIsStrict(t *testing.T) {
@@ -186,6 +262,7 @@ func TestPointsOfAnX(t *testing.T) {
 func FuzzParsePrivate(f *testing.F) {
 	for _, text := range samples(f) {
 		f.Add(text)
+		f.Add(second(f, text, tlv(tagAttributes), tlv(tagOuterKey, []byte{0, 4})))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		for spec := range samplesOf {
