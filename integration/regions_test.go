@@ -3,8 +3,10 @@ package integration_test
 import (
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
@@ -87,9 +89,15 @@ func TestSitesHaveSeveralTokens(t *testing.T) {
 	s.set(t, "#- name: second\n      #  label: partition-2\n      #  pin_file: /etc/kmsgate/second.pin\n",
 		"- name: second\n        label: second\n        pin_file: "+second.PINFile+"\n")
 	s.set(t, "residency: wrapped\n", "residency: wrapped\n  - {name: eu-west-1, store: default-eu-west-1, token: second}\n")
+	shim, err := softhsm.NewShim(s.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.set(t, s.token.Module, shim.Module)
 	keys := map[string]credentials{own: s.prepare(t)}
 	i := s.serve(t, keys)
 	regions := []regional{i.sealIn(t, "us-east-1", "kmsgate"), i.sealIn(t, "eu-west-1", "second")}
+	wantOneLost(t, shim, regions, second.Serial)
 	wantApart(t, regions)
 	i.wantOwnTokens(t, regions)
 	s.kmsgate(t, "hsm", "login").wantSuccess(t, "hsm login to two tokens")
@@ -102,6 +110,41 @@ func TestSitesHaveSeveralTokens(t *testing.T) {
 
 	s.set(t, "label: second\n", `serial: "`+s.token.Serial+`"`+"\n")
 	s.kmsgate(t, "serve").wantFailure(t, "serve of one token under two names", 1, "token second", "is meant twice")
+}
+
+// wantOneLost takes the second region's token away for a while, and wants the first
+// one not to notice.
+func wantOneLost(t *testing.T, shim *softhsm.Shim, regions []regional, serial string) {
+	t.Helper()
+	slot, err := strconv.ParseUint(serial[len(serial)-8:], 16, 64) // as SoftHSM numbers them
+	if err != nil {
+		t.Fatal(err)
+	}
+	works := func(r regional) error {
+		_, err := r.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: r.ciphertext})
+		return err
+	}
+	await := func(what string, holds func(error) bool) {
+		t.Helper()
+		deadline := time.Now().Add(startTimeout)
+		for !holds(works(regions[1])) {
+			if err := works(regions[0]); err != nil {
+				t.Errorf("Decrypt in %s: %v", regions[0].name, err)
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("never: %s", what)
+			}
+		}
+	}
+	initialised := shim.Calls(softhsm.Initialize)
+	shim.Remove(uint(slot & 0x7FFFFFFF))
+	await("the second region's token is lost", func(err error) bool { return err != nil })
+	wantErrorCode(t, "Decrypt while the token is away", works(regions[1]), "KMSInternalException")
+	shim.PutBack()
+	await("the second region's token is back", func(err error) bool { return err == nil })
+	if n := shim.Calls(softhsm.Initialize); n != initialised {
+		t.Errorf("C_Initialize was called %d times for a token that was lost", n-initialised)
+	}
 }
 
 // wantApart wants each region to have its key, and no other region to know it.
