@@ -3,6 +3,7 @@ package metadata
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -22,25 +23,31 @@ const (
 	ServiceKeyDestroyed  ServiceKeyState = "destroyed"  // its object is gone
 )
 
-// InToken tells whether the token must have a key in this state, and the engine use it.
-func (s ServiceKeyState) InToken() bool { return s == ServiceKeyActive || s == ServiceKeyRetired }
-
 // ServiceKey is a generation of a service key of a store and where it is.
 type ServiceKey struct {
 	hsm.ServiceKey
 	State     ServiceKeyState
 	Tokens    []string // serials of the tokens that hold it
 	CreatedAt time.Time
+	// Unused: it is retired, and no row names its generation or an older one. In a
+	// restored backup it may be one that was destroyed since.
+	Unused bool
+}
+
+// InToken tells whether the token must have the key, for the engine to use it.
+func (k *ServiceKey) InToken() bool {
+	return k.State == ServiceKeyActive || k.State == ServiceKeyRetired && !k.Unused
 }
 
 // maxServiceKeys bounds what ServiceKeys returns.
 const maxServiceKeys = 1000
 
-const listServiceKeys = `
-SELECT store, kind, generation, cka_id, check_value, state, tokens, created_at
-FROM service_keys
-WHERE store = @store
-ORDER BY kind, generation
+var listServiceKeys = `
+SELECT o.store, o.kind, o.generation, o.cka_id, o.check_value, o.state, o.tokens, o.created_at,
+       o.state = 'retired' AND o.kind <> 'sealing' AND NOT EXISTS (` + strings.ReplaceAll(boundRows, "@upTo", "o.generation") + `) AS unused
+FROM service_keys o
+WHERE o.store = @store
+ORDER BY o.kind, o.generation
 LIMIT @limit`
 
 // ServiceKeys returns a store's service keys in the order of kind and generation,
@@ -48,7 +55,7 @@ LIMIT @limit`
 func (s *Store) ServiceKeys(ctx context.Context, store string) ([]ServiceKey, error) {
 	args := pgx.StrictNamedArgs{"store": store, "limit": maxServiceKeys}
 	return list(ctx, s, "list service keys", listServiceKeys, args, func(row pgx.CollectableRow) (k ServiceKey, err error) {
-		err = row.Scan(&k.Store, &k.Kind, &k.Generation, &k.ID, &k.CheckValue, &k.State, &k.Tokens, &k.CreatedAt)
+		err = row.Scan(&k.Store, &k.Kind, &k.Generation, &k.ID, &k.CheckValue, &k.State, &k.Tokens, &k.CreatedAt, &k.Unused)
 		return k, err
 	})
 }

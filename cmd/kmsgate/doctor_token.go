@@ -165,7 +165,7 @@ func (d *doctor) serviceKeys(ctx context.Context, engine *pkcs11.Engine, store s
 	d.outdated(ctx, about, store, rows)
 	proved := 0
 	for _, k := range rows {
-		if !k.State.InToken() {
+		if !k.InToken() {
 			continue
 		}
 		if err := engine.LoadServiceKeys(ctx, []hsm.ServiceKey{k.ServiceKey}); err != nil {

@@ -172,7 +172,7 @@ func (d *destruction) proveBackup(ctx context.Context, url string) (proved int64
 // the token after the destruction, which no other installation has.
 func (d *destruction) sameServiceKeys(backup []metadata.ServiceKey) error {
 	for _, k := range d.rows {
-		if !k.State.InToken() || k.Generation == d.generation && slices.Contains(rotatedKinds, k.Kind) {
+		if !k.InToken() || k.Generation == d.generation && slices.Contains(rotatedKinds, k.Kind) {
 			continue
 		}
 		n := slices.IndexFunc(backup, func(b metadata.ServiceKey) bool { return b.Kind == k.Kind && b.Generation == k.Generation })

@@ -79,7 +79,7 @@ func (k *knownObjects) judge(t *inspectedToken) {
 		k.judgeObject(&t.Objects[n])
 	}
 	for id, row := range k.services {
-		if !k.seen[id] && row.State.InToken() {
+		if !k.seen[id] && row.InToken() {
 			t.Problems = append(t.Problems, fmt.Sprintf("the token does not have the %s (CKA_ID %s)", describeServiceKey(row), id))
 		}
 	}

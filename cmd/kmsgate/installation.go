@@ -111,7 +111,7 @@ func (i *installation) findServiceKeys(ctx context.Context, store string) ([]hsm
 	rows, err := i.store.ServiceKeys(ctx, store)
 	var keys []hsm.ServiceKey
 	for _, k := range rows {
-		if k.State.InToken() {
+		if k.InToken() {
 			keys = append(keys, k.ServiceKey)
 		}
 	}

@@ -20,7 +20,7 @@ func foreign(t *testing.T, e *Engine) *pkcs11.Ctx {
 	return ctx
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
