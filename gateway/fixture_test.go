@@ -305,9 +305,9 @@ func (f *fixture) wantIdle(t *testing.T) {
 
 // An event is what the tests look at in an audit record.
 type event struct {
-	EventName, EventType, ErrorCode, ErrorMessage, RequestID, RecipientAccountID string
-	UserIdentity                                                                 struct{ Type, ARN, AccountID, AccessKeyID string }
-	AdditionalEventData                                                          struct {
+	EventName, EventType, ErrorCode, ErrorMessage, RequestID, RecipientAccountID, AWSRegion string
+	UserIdentity                                                                            struct{ Type, ARN, AccountID, AccessKeyID string }
+	AdditionalEventData                                                                     struct {
 		Count  int64
 		Second time.Time
 	}

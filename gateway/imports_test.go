@@ -68,7 +68,17 @@ func (f *fixture) external(t *testing.T) string {
 // wrapped is a request that imports material.
 func (f *fixture) wrapped(t *testing.T, key string, material []byte, more object) object {
 	t.Helper()
-	p := f.must(t, "GetParametersForImport", object{"KeyId": key, "WrappingAlgorithm": "RSAES_OAEP_SHA_256", "WrappingKeySpec": "RSA_2048"})
+	return wrappedFor(t, f.must(t, "GetParametersForImport", parametersFor(key)), material, more)
+}
+
+// parametersFor asks for the parameters of an import.
+func parametersFor(key string) object {
+	return object{"KeyId": key, "WrappingAlgorithm": "RSAES_OAEP_SHA_256", "WrappingKeySpec": "RSA_2048"}
+}
+
+// wrappedFor is a request that imports material by parameters.
+func wrappedFor(t *testing.T, p object, material []byte, more object) object {
+	t.Helper()
 	var spki kmsapi.Blob
 	if err := spki.UnmarshalJSON([]byte(`"` + p["PublicKey"].(string) + `"`)); err != nil {
 		t.Fatal(err)
@@ -81,7 +91,7 @@ func (f *fixture) wrapped(t *testing.T, key string, material []byte, more object
 	if err != nil {
 		t.Fatal(err)
 	}
-	in := object{"KeyId": key, "ImportToken": p["ImportToken"], "EncryptedKeyMaterial": sealed, "ExpirationModel": "KEY_MATERIAL_DOES_NOT_EXPIRE"}
+	in := object{"KeyId": p["KeyId"], "ImportToken": p["ImportToken"], "EncryptedKeyMaterial": sealed, "ExpirationModel": "KEY_MATERIAL_DOES_NOT_EXPIRE"}
 	for name, value := range more {
 		if value == nil {
 			delete(in, name)
