@@ -83,7 +83,7 @@ func (p *pool) enter(on hsm.Call) (grant, *waiter) {
 	if p.queues[on.Class].length == 0 && p.mayStart(on.Class) {
 		return p.grantLocked(on.Class), nil
 	}
-	if p.queues[on.Class].waitingFor(on.Account) >= p.engine.cfg.MaxQueue-p.waiting && on.Class != hsm.Health {
+	if !p.hasRoomLocked(on) {
 		return grant{err: fmt.Errorf("%w: %d calls are waiting", hsm.ErrBusy, p.waiting)}, nil
 	}
 	w := &waiter{class: on.Class, granted: make(chan grant, 1)}
@@ -91,6 +91,16 @@ func (p *pool) enter(on hsm.Call) (grant, *waiter) {
 	p.waiting++
 	p.wakeLocked()
 	return grant{}, w
+}
+
+// hasRoomLocked tells whether one call more may wait. Who has many waiting leaves
+// room for others; the gateway's own calls, without an account, are few.
+func (p *pool) hasRoomLocked(on hsm.Call) bool {
+	room := p.engine.cfg.MaxQueue - p.waiting
+	if on.Class == hsm.Health {
+		return true
+	}
+	return room > 0 && (on.Account == "" || p.queues[on.Class].waitingFor(on.Account) < room)
 }
 
 // leave takes a waiter out of the queue; false if it was granted meanwhile.
