@@ -34,13 +34,21 @@ func (tx *Tx) ScheduleDeletion(ctx context.Context, k KeyName, at time.Time, win
 }
 
 const cancelDeletion = `
-UPDATE keys SET state = @to, deletion_at = NULL, deletion_window = NULL, claimed_by = NULL, claimed_until = NULL, version = version + 1
+UPDATE keys k SET state = CASE WHEN %s THEN @creating ELSE @to END,
+                  deletion_at = NULL, deletion_window = NULL, claimed_by = NULL, claimed_until = NULL, version = version + 1
 WHERE region = @region AND account = @account AND id = @id AND state = ANY (@from)`
 
-// CancelDeletion undoes ScheduleDeletion; the key is disabled then. A claim to delete
-// it falls. Errors as of ScheduleDeletion, by [CancellingDeletion].
+// lacksMaterials is what a statement says of a replica, k, that its materials have never
+// reached.
+const lacksMaterials = `k.multi_region_role = 'REPLICA' AND k.origin = 'AWS_KMS' AND NOT EXISTS (
+    SELECT FROM materials m WHERE m.account = k.account AND m.region = k.region AND m.key_id = k.id)`
+
+// CancelDeletion undoes ScheduleDeletion; the key is disabled then, and a replica that
+// has no materials waits for them again. A claim to delete it falls. Errors as of
+// ScheduleDeletion, by [CancellingDeletion] and [ResumingReplication].
 func (tx *Tx) CancelDeletion(ctx context.Context, k KeyName) error {
-	return tx.updateKey(ctx, "cancel deletion", k.Region, k.Account, k.ID, cancelDeletion, k.moving(CancellingDeletion))
+	args := with(k.moving(CancellingDeletion), pgx.StrictNamedArgs{"creating": string(ResumingReplication.To)})
+	return tx.updateKey(ctx, "cancel deletion", k.Region, k.Account, k.ID, fmt.Sprintf(cancelDeletion, lacksMaterials), args)
 }
 
 const beginDeletion = `

@@ -74,7 +74,7 @@ func TestPrimaryMovesWithItsRotation(t *testing.T) {
 	})
 	// A claim to rotate the primary key falls when it is not the primary any more.
 	claim := claimOf(uuid.New(), noon)
-	due, err := f.ClaimOnDemand(ctx, claim, []string{keyStore}, 10)
+	due, err := f.ClaimOnDemand(ctx, claim, slices.Collect(maps.Values(relatedRegions)), 10)
 	if err != nil || len(due) != 1 {
 		t.Fatalf("ClaimOnDemand = %+v, %v, want the key", due, err)
 	}

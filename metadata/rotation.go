@@ -3,6 +3,7 @@ package metadata
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -81,7 +82,9 @@ type DueRotation struct {
 }
 
 // Only keys are claimed whose materials are wrapped, or that have one to be
-// rotated to. A claim changes nothing that a decision rests on: no version.
+// rotated to. Replicas are rotated with their primary key: not while one of them lacks
+// its materials, and by whoever has the tokens of all. A claim changes nothing that a
+// decision rests on: no version.
 const claimRotations = `
 WITH due AS (
     SELECT k.region, k.id, m.id AS current, p.id AS pending, coalesce(u.encryptions, 0) AS encryptions
@@ -92,6 +95,9 @@ WITH due AS (
     WHERE k.state = 'Enabled' AND k.spec = @spec AND k.store = ANY (@stores)
       AND (k.claimed_until IS NULL OR k.claimed_until <= @now)
       AND (k.origin = 'AWS_KMS' AND m.residency = 'wrapped' OR k.origin = 'EXTERNAL' AND p.id IS NOT NULL)
+      AND (k.multi_region_role IS NULL OR k.origin = 'EXTERNAL' OR k.multi_region_role = 'PRIMARY' AND NOT EXISTS (
+          SELECT FROM keys r
+          WHERE r.account = k.account AND r.id = k.id AND r.state <> 'Deleted' AND (r.state = 'Creating' OR r.store <> ALL (@stores))))
       AND %s
     ORDER BY k.on_demand_started_at, k.next_rotation_at, k.id
     LIMIT @limit
@@ -107,8 +113,12 @@ RETURNING k.region, k.id, k.account, k.store, k.spec, k.usage, k.origin, k.multi
 var (
 	claimOnDemand  = fmt.Sprintf(claimRotations, "k.on_demand_started_at IS NOT NULL")
 	claimAutomatic = fmt.Sprintf(claimRotations, "k.next_rotation_at <= @now AND k.origin = 'AWS_KMS'")
-	claimWorn      = fmt.Sprintf(claimRotations, "k.next_rotation_at IS NOT NULL AND k.origin = 'AWS_KMS' AND u.encryptions >= @worn")
+	claimWorn      = fmt.Sprintf(claimRotations, "k.next_rotation_at IS NOT NULL AND k.origin = 'AWS_KMS' AND (m.key_id, m.id) IN ("+wornMaterials+")")
 )
+
+// wornMaterials have encrypted often in all regions together, where they are one
+// material.
+const wornMaterials = `SELECT w.key_id, w.material_id FROM material_uses w GROUP BY w.key_id, w.material_id HAVING sum(w.encryptions) >= @worn`
 
 // ClaimOnDemand claims at most limit enabled keys of these stores for which a
 // rotation on demand is asked, the oldest first.
@@ -173,40 +183,95 @@ const promoteMaterial = `
 UPDATE materials p SET current = true, pending = false, rotated_at = @now, rotation_type = @type
 WHERE region = @region AND account = @account AND key_id = @id AND id = @pending AND ` + pendingIsThere
 
+const selectRotating = `
+SELECT r.region, r.state
+FROM keys r
+WHERE r.account = @account AND r.id = @id AND r.multi_region_role = 'REPLICA' AND r.state <> 'Deleted'
+  AND (r.state = 'Creating' OR EXISTS (
+      SELECT FROM materials m WHERE m.account = r.account AND m.region = r.region AND m.key_id = r.id AND m.current))
+ORDER BY r.region`
+
+const raiseReplica = `
+UPDATE keys SET version = version + 1
+WHERE region = @region AND account = @account AND id = @id`
+
 // RotateKey makes another material the key's current one: made, or the imported
 // one that waits if made is nil. The one before stays and decrypts. next is when
-// the key is rotated by itself again; nil if it is not. ErrClaim if the claim does
-// not stand any more, or if what the key was claimed for has changed.
-func (tx *Tx) RotateKey(ctx context.Context, c Claim, d *DueRotation, made *Material, next *time.Time) error {
+// the key is rotated by itself again; nil if it is not. With a primary key all of its
+// replicas are rotated, to the copies of what was made. ErrClaim if the claim does
+// not stand any more, if what the key was claimed for has changed, or if a replica
+// lacks the material.
+func (tx *Tx) RotateKey(ctx context.Context, c Claim, d *DueRotation, made *Material, next *time.Time, copies ...Material) error {
 	onDemand := 0
 	if d.Type == OnDemandRotation {
 		onDemand = 1
 	}
-	if err := tx.lockRelated(ctx, d.Name()); err != nil {
-		return err
-	}
-	id := KeyName{d.Region, d.Account, d.ID}.args()
-	err := tx.exactlyOne(ctx, finishRotation, id, pgx.StrictNamedArgs{
-		"holder": c.Holder, "now": c.Now, "next": next, "onDemand": onDemand,
-		"period": orNull(d.Rotation.PeriodDays), "nextSeen": d.Rotation.NextAt, "requestedSeen": d.Rotation.RequestedAt,
-	})
+	err := tx.lockRelated(ctx, d.Name())
 	if err == nil {
-		err = tx.exactlyOne(ctx, retireMaterial, id, pgx.StrictNamedArgs{"current": d.Current[:]})
+		err = tx.exactlyOne(ctx, finishRotation, d.Name().args(), pgx.StrictNamedArgs{
+			"holder": c.Holder, "now": c.Now, "next": next, "onDemand": onDemand,
+			"period": orNull(d.Rotation.PeriodDays), "nextSeen": d.Rotation.NextAt, "requestedSeen": d.Rotation.RequestedAt,
+		})
+	}
+	if err == nil {
+		err = tx.makeCurrent(ctx, c, d, d.Region, made)
 	}
 	switch {
 	case err != nil:
 	case made == nil:
-		to := pgx.StrictNamedArgs{"pending": d.Pending[:], "now": c.Now, "type": string(d.Type)}
-		if err = tx.exactlyOne(ctx, promoteMaterial, id, to); err == nil {
-			err = tx.promoteRelated(ctx, d, to)
-		}
+		err = tx.promoteRelated(ctx, d, d.promotion(c))
+	case d.MultiRegionRole != "":
+		err = tx.rotateReplicas(ctx, c, d, copies)
+	}
+	return wrap(err, "rotate key %s", d.ID)
+}
+
+// makeCurrent makes another material the current one of the key in a region.
+func (tx *Tx) makeCurrent(ctx context.Context, c Claim, d *DueRotation, region string, made *Material) error {
+	k := d.Key
+	k.Region = region
+	id := k.Name().args()
+	err := tx.exactlyOne(ctx, retireMaterial, id, pgx.StrictNamedArgs{"current": d.Current[:]})
+	switch {
+	case err != nil:
+	case made == nil:
+		err = tx.exactlyOne(ctx, promoteMaterial, id, d.promotion(c))
 	default:
-		_, err = tx.tx.Exec(ctx, insertMaterial, materialArgs(d.Key, *made))
+		_, err = tx.tx.Exec(ctx, insertMaterial, materialArgs(k, *made))
 	}
+	tx.touch(k.Account, target{kindKey, k.Region, k.ID})
+	return err
+}
+
+// promotion are the arguments about the imported material that becomes current.
+func (d *DueRotation) promotion(c Claim) pgx.StrictNamedArgs {
+	return pgx.StrictNamedArgs{"pending": d.Pending[:], "now": c.Now, "type": string(d.Type)}
+}
+
+// rotateReplicas rotates all that have materials. Those that are to be deleted before
+// they ever had some are passed over: should that be cancelled, all are copied.
+func (tx *Tx) rotateReplicas(ctx context.Context, c Claim, d *DueRotation, copies []Material) error {
+	rows, err := tx.tx.Query(ctx, selectRotating, pgx.StrictNamedArgs{"account": d.Account, "id": d.ID})
 	if err != nil {
-		return wrap(err, "rotate key %s", d.ID)
+		return err
 	}
-	tx.touch(d.Account, target{kindKey, d.Region, d.ID})
+	replicas, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct{ Region, State string }])
+	if err != nil {
+		return err
+	}
+	for _, r := range replicas {
+		i := slices.IndexFunc(copies, func(m Material) bool { return m.Region == r.Region })
+		if State(r.State) == Creating || i < 0 {
+			return fmt.Errorf("%w: the replica in %s lacks the new material", ErrClaim, r.Region)
+		}
+		if err := tx.makeCurrent(ctx, c, d, r.Region, &copies[i]); err != nil {
+			return err
+		}
+		name := KeyName{r.Region, d.Account, d.ID}
+		if err := tx.exactlyOne(ctx, raiseReplica, name.args(), nil); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -224,7 +289,7 @@ SELECT m.account, m.region, m.key_id, m.id, u.encryptions
 FROM material_uses u
 JOIN materials m ON m.region = u.region AND m.key_id = u.key_id AND m.id = u.material_id
 JOIN keys k ON k.region = m.region AND k.id = m.key_id
-WHERE m.current AND m.residency <> 'absent' AND k.state <> 'Deleted' AND k.spec = @spec AND u.encryptions >= @worn
+WHERE m.current AND m.residency <> 'absent' AND k.state <> 'Deleted' AND k.spec = @spec AND (m.key_id, m.id) IN (` + wornMaterials + `)
 ORDER BY u.encryptions DESC
 LIMIT @limit`
 

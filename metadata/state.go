@@ -81,6 +81,8 @@ var (
 	// CancelKeyDeletion, which tells nothing of the state that the key was in before.
 	SchedulingDeletion = Transition{Manageable &^ Updating.Set(), PendingDeletion}
 	CancellingDeletion = Transition{Pending, Disabled}
+	// ResumingReplication: CancelKeyDeletion of a replica that has no materials yet.
+	ResumingReplication = Transition{Pending, Creating}
 	// AwaitingReplicas: ScheduleKeyDeletion of a primary key that has replicas. ReplicasGone:
 	// the last of them is deleted, and the window begins.
 	AwaitingReplicas = Transition{SchedulingDeletion.From, PendingReplicaDeletion}

@@ -27,7 +27,7 @@ func (f *fixture) process(t *testing.T, token hsm.Token) *Reconciler {
 	t.Helper()
 	r, _ := f.instance(t)
 	if token != nil {
-		r.Tokens = map[string]hsm.Token{testStore: token, residentStore: token}
+		r.Tokens = map[string]hsm.Token{testStore: token, residentStore: token, farStore: token}
 	}
 	return r
 }

@@ -30,6 +30,8 @@ const (
 	testRegion    = "us-east-1"
 	testStore     = "default"
 	residentStore = "resident" // whose keys live in the token
+	farRegion     = "ap-south-1"
+	farStore      = "far" // of farRegion
 	testAccount   = "111122223333"
 )
 
@@ -74,7 +76,7 @@ func openToken() (*pkcs11.Engine, error) {
 		return nil, err
 	}
 	var keys []hsm.ServiceKey
-	for _, store := range []string{testStore, residentStore, otherStore} {
+	for _, store := range []string{testStore, residentStore, otherStore, farStore} {
 		for _, kind := range hsm.ServiceKeyKinds {
 			id := make([]byte, 16)
 			_, _ = rand.Read(id) // never fails (crypto/rand, since Go 1.24)
@@ -110,6 +112,10 @@ func newFixture(t *testing.T) *fixture {
 			tx.EnsureKeyStore(t.Context(), metadata.KeyStore{
 				ID: residentStore, Region: testRegion, Account: testAccount, Type: metadata.CloudHSMKeyStore, State: metadata.Connected, CreatedAt: noon,
 			}),
+			tx.EnsureRegion(t.Context(), metadata.Region{Name: farRegion, CreatedAt: noon}),
+			tx.EnsureKeyStore(t.Context(), metadata.KeyStore{
+				ID: farStore, Region: farRegion, Type: metadata.DefaultKeyStore, State: metadata.Connected, CreatedAt: noon,
+			}),
 		)
 	})
 	return f
@@ -120,7 +126,7 @@ func (f *fixture) instance(t *testing.T) (*Reconciler, *bytes.Buffer) {
 	t.Helper()
 	log := new(bytes.Buffer)
 	return New(Config{
-		Store: f.database.Open(t, nil), Tokens: map[string]hsm.Token{testStore: f.token, residentStore: f.token},
+		Store: f.database.Open(t, nil), Tokens: map[string]hsm.Token{testStore: f.token, residentStore: f.token, farStore: f.token},
 		Logger: slog.New(slog.NewTextHandler(log, nil)), Fit: func(context.Context) error { return nil },
 		Clock: func() time.Time { return noon }, Metrics: prometheus.NewRegistry(),
 	}), log

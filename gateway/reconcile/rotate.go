@@ -74,23 +74,30 @@ func (r *Reconciler) rotateAll(ctx context.Context, now time.Time, claim claimer
 	})
 }
 
-// rotate has the token make a material for a claimed key, if it needs one, and makes
-// it the current one. A crash between the two leaves nothing: the material that is
-// not stored is nowhere.
+// rotate has the token make a material for a claimed key, if it needs one, has it
+// brought to all replicas, and makes it the current one everywhere in one transaction.
+// A crash before that leaves nothing: the material that is not stored is nowhere.
 func (r *Reconciler) rotate(ctx context.Context, c metadata.Claim, d *metadata.DueRotation) error {
 	var made *metadata.Material
+	var copies []metadata.Material
 	current := d.Pending
 	if d.Pending == (hsm.MaterialID{}) {
 		var err error
 		if made, err = r.newMaterial(ctx, c.Now, d); err != nil {
 			return err
 		}
+		if copies, err = r.toReplicas(ctx, d, made); err != nil {
+			return err
+		}
 		current = made.MaterialID
 	}
 	next, event := nextRotation(d, c.Now), rotationEvent(d, current, c.Now)
 	err := r.commit(ctx, func(tx *metadata.Tx) ([]byte, error) {
-		if err := tx.RotateKey(ctx, c, d, made, next); err != nil {
+		if err := tx.RotateKey(ctx, c, d, made, next, copies...); err != nil {
 			return nil, err
+		}
+		for i := range copies {
+			tx.AlsoRecord(synchronizedEvent(d.Name(), copies[i].Region, copies[i:i+1], c.Now))
 		}
 		return event, tx.QueueEvent(ctx, metadata.Event{
 			Type: metadata.KeyRotated, Account: d.Account, Region: d.Region, KeyID: d.ID, At: c.Now,
@@ -138,6 +145,28 @@ func (r *Reconciler) newMaterial(ctx context.Context, now time.Time, d *metadata
 		return nil, err
 	}
 	return &metadata.Material{Key: made, Current: true, CreatedAt: now, RotatedAt: &now, RotationType: d.Type}, nil
+}
+
+// toReplicas are copies of a new material of a primary key's for all of its replicas.
+func (r *Reconciler) toReplicas(ctx context.Context, d *metadata.DueRotation, made *metadata.Material) (copies []metadata.Material, err error) {
+	if d.MultiRegionRole != metadata.Primary {
+		return nil, nil
+	}
+	key, err := r.Store.View().FreshKey(ctx, d.Region, d.ID)
+	if err != nil {
+		return nil, err
+	}
+	for _, related := range key.Related {
+		if related.Role != metadata.Replica {
+			continue
+		}
+		copied, err := r.carry(ctx, made.CreatedAt, made, place{related.Store, related.Region})
+		if err != nil {
+			return nil, fmt.Errorf("to the replica in %s: %w", related.Region, err)
+		}
+		copies = append(copies, copied)
+	}
+	return copies, nil
 }
 
 // nextRotation is when a key is rotated by itself after this: a rotation on demand,
