@@ -143,6 +143,21 @@ func TestFactsOfRequests(t *testing.T) {
 			resource{},
 			[]map[string]string{{"kms:multiregion": "true", "kms:multiregionkeytype": "PRIMARY"}},
 		},
+		"ReplicateKey": {
+			serviceKMS, "ReplicateKey", `{"ReplicaRegion":"eu-west-1","Tags":[{"TagKey":"A","TagValue":"1"}]}`,
+			resource{key: key},
+			[]map[string]string{ofKey, {"kms:replicaregion": "eu-west-1", "aws:requesttag/a": "1", "aws:tagkeys": "A"}},
+		},
+		"ReplicateKey, of the key that is made": {
+			serviceKMS, "ReplicateKey", `{"ReplicaRegion":"eu-west-1"}`,
+			resource{target: &target{kind: onReplica}},
+			[]map[string]string{{
+				"aws:requestedregion": "eu-west-1", "kms:replicaregion": "eu-west-1", "kms:keyspec": "SYMMETRIC_DEFAULT",
+				"kms:customermasterkeyspec": "SYMMETRIC_DEFAULT", "kms:keyusage": "ENCRYPT_DECRYPT",
+				"kms:customermasterkeyusage": "ENCRYPT_DECRYPT", "kms:keyorigin": "AWS_KMS", "kms:multiregion": "true",
+				"kms:multiregionkeytype": "REPLICA",
+			}},
+		},
 		"UntagResource": {
 			serviceKMS, "UntagResource", `{"TagKeys":["x"]}`, resource{key: key}, []map[string]string{ofKey, {"aws:tagkeys": "x"}},
 		},
@@ -214,6 +229,9 @@ func TestFactsOfRequests(t *testing.T) {
 				t.Fatal(err)
 			}
 			r := tc.resource
+			if r.target != nil && r.target.kind == onReplica {
+				c.resources = []resource{{target: &c.op.targets[0], key: key}}
+			}
 			if r.target == nil {
 				r.target = &c.op.targets[0]
 			}
