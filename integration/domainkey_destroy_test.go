@@ -221,9 +221,10 @@ func TestDestroyDomainKeyKilled(t *testing.T) {
 	c := i.newClient(own)
 	all := keep(t, c, 10)
 	shim := s.shimmed(t)
+	conn := connect(t, s.database)
 	state := func(generation int) string {
 		var domain, binding string
-		row := connect(t, s.database).QueryRow(t.Context(), `SELECT d.state, b.state FROM service_keys d JOIN service_keys b USING (store, generation)
+		row := conn.QueryRow(t.Context(), `SELECT d.state, b.state FROM service_keys d JOIN service_keys b USING (store, generation)
 			WHERE d.kind = 'domain' AND b.kind = 'binding' AND generation = $1`, generation)
 		if err := row.Scan(&domain, &binding); err != nil || domain != binding {
 			t.Fatalf("generation %d: %s and %s, %v", generation, domain, binding, err)

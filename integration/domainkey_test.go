@@ -203,8 +203,11 @@ func (s *site) killAtLock(t testing.TB, sql string, before func() bool, command 
 	if _, err := lock.Exec(t.Context(), sql); err != nil {
 		t.Fatal(err)
 	}
+	watch := connect(t, s.database)
 	eventually(t, "the command waits for the lock", func() bool {
-		return s.one(t, `SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()`) > 0
+		var waiting int
+		row := watch.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()`)
+		return row.Scan(&waiting) == nil && waiting > 0
 	})
 	s.mustDie(t, cmd, true)
 	if err := lock.Rollback(t.Context()); err != nil {
