@@ -307,3 +307,39 @@ func TestRecordsOfReplication(t *testing.T) {
 		}
 	}
 }
+
+// TestReplicatorsNeedLeaveInBothRegions: to replicate the primary key, and to make a
+// replica, with its tags, where it is made.
+func TestReplicatorsNeedLeaveInBothRegions(t *testing.T) {
+	f := newRegions(t, nil)
+	key := arn.KeyARNOf(testRegion, account1, f.primary(t, nil))
+	policyOf := func(statements ...string) string {
+		return `{"Version":"2012-10-17","Statement":[` + strings.Join(statements, ",") + `]}`
+	}
+	allow := func(action, condition string) string {
+		return `{"Effect":"Allow","Action":"kms:` + action + `","Resource":"*","Condition":{"StringEquals":` + condition + `}}`
+	}
+	replicate := allow("ReplicateKey", `{"kms:ReplicaRegion":"eu-west-1","aws:RequestedRegion":"us-east-1"}`)
+	far := allow("CreateKey", `{"aws:RequestedRegion":"eu-west-1","kms:MultiRegionKeyType":"REPLICA","kms:KeySpec":"SYMMETRIC_DEFAULT"}`)
+	in := object{"KeyId": key, "ReplicaRegion": farRegion}
+	tagged := object{"KeyId": key, "ReplicaRegion": farRegion, "Tags": []object{{"TagKey": "a", "TagValue": "1"}}}
+	for name, tc := range map[string]struct {
+		document string
+		in       object
+		code     kmsapi.Code
+	}{
+		"nothing":             {policyOf(far), in, kmsapi.AccessDeniedException},
+		"elsewhere":           {policyOf(allow("ReplicateKey", `{"kms:ReplicaRegion":"ap-east-1"}`), far), in, kmsapi.AccessDeniedException},
+		"the primary alone":   {policyOf(replicate), in, kmsapi.AccessDeniedException},
+		"keys of this region": {policyOf(replicate, allow("CreateKey", `{"aws:RequestedRegion":"us-east-1"}`)), in, kmsapi.AccessDeniedException},
+		"primary keys":        {policyOf(replicate, allow("CreateKey", `{"kms:MultiRegionKeyType":"PRIMARY"}`)), in, kmsapi.AccessDeniedException},
+		"no tags":             {policyOf(replicate, far), tagged, kmsapi.AccessDeniedException},
+	} {
+		user := strings.ReplaceAll(name, " ", "-")
+		f.addUser(t, account1, user, tc.document)
+		f.ask(t, user, "ReplicateKey", tc.in, tc.code)
+	}
+	all := policyOf(replicate, far, allow("TagResource", `{"aws:RequestedRegion":"eu-west-1","aws:RequestTag/a":"1"}`))
+	f.addUser(t, account1, "all", all)
+	f.ask(t, "all", "ReplicateKey", tagged, "")
+}

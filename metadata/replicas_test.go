@@ -105,3 +105,45 @@ func TestInsertReplicaRefuses(t *testing.T) {
 		t.Errorf("a replica of a disabled key: %v, want ErrState", err)
 	}
 }
+
+// TestWearIsThatOfAllRegions: a material that related keys share is worn by all of them.
+func TestWearIsThatOfAllRegions(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	primary, replica, made := f.insertPrimary(t, 1)
+	claim, all := claimOf(uuid.New(), noon), []string{keyStore, replica.Store}
+	due, err := f.ClaimKeys(t.Context(), metadata.DueReplication, claim, all, 10)
+	if err != nil || len(due) != 1 {
+		t.Fatalf("ClaimKeys = %v, %v; want the replica", due, err)
+	}
+	next := noon.Add(90 * day)
+	f.change(t, func(tx *metadata.Tx) error {
+		return errors.Join(
+			tx.FinishReplica(t.Context(), claim, replica, made),
+			tx.SetRotation(t.Context(), primary.Region, primary.Account, primary.ID, 90, &next),
+		)
+	})
+	for in, encryptions := range map[string]int64{primary.Region: metadata.WornAfter / 2, replica.Region: metadata.WornAfter/2 - 1} {
+		_, err := connect(t, f).Exec(t.Context(), "INSERT INTO material_uses (region, key_id, material_id, encryptions) VALUES ($1, $2, $3, $4)",
+			in, primary.ID, made[0].MaterialID[:], encryptions)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	claims := func(want int) {
+		t.Helper()
+		d, err := f.ClaimWorn(t.Context(), claimOf(uuid.New(), noon), all, 10, metadata.WornAfter)
+		if err != nil || len(d) != want {
+			t.Errorf("ClaimWorn = %+v, %v; want %d", d, err, want)
+		}
+	}
+	claims(0)
+	_, err = connect(t, f).Exec(t.Context(), "UPDATE material_uses SET encryptions = encryptions + 1 WHERE region = $1", replica.Region)
+	if err != nil {
+		t.Fatal(err)
+	}
+	claims(1)
+	if worn, err := f.WornMaterials(t.Context(), metadata.WornAfter, 10); err != nil || len(worn) != 2 {
+		t.Errorf("WornMaterials = %+v, %v; want that of both keys", worn, err)
+	}
+}
