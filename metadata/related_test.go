@@ -373,3 +373,40 @@ func (w *relatives) compare(rt *rapid.T) {
 		}
 	}
 }
+
+// TestPrimaryWaitsForTheLastReplica deletes replicas one after the other.
+func TestPrimaryWaitsForTheLastReplica(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.addRegions(t)
+	id, err := f.insertRelated(t.Context(), region, "us-east-1", "eu-west-3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &relatives{f: f, ctx: t.Context(), id: id}
+	for _, in := range []string{region, "us-east-1", "eu-west-3"} {
+		f.change(t, func(tx *metadata.Tx) error {
+			_, err := tx.ScheduleDeletion(t.Context(), w.name(in), noon.Add(7*day), 7)
+			return err
+		})
+	}
+	claim := claimOf(uuid.New(), noon.Add(7*day))
+	due, err := f.ClaimKeys(t.Context(), metadata.DueDeletion, claim, slices.Sorted(maps.Values(relatedRegions)), 10)
+	if err != nil || len(due) != 2 {
+		t.Fatalf("claimed %v, %v, want the replicas", due, err)
+	}
+	for i, k := range due {
+		var released metadata.KeyName
+		var at time.Time
+		f.change(t, func(tx *metadata.Tx) (err error) {
+			if err = tx.BeginDeletion(t.Context(), k, claim); err == nil {
+				released, at, err = tx.ReleasePrimary(t.Context(), k, claim.Now)
+			}
+			return err
+		})
+		last := i == len(due)-1
+		if last != (released == w.name(region)) || last != at.Equal(noon.Add(14*day)) {
+			t.Errorf("after replica %d: released %v at %v, want the primary key after the last, a week later", i+1, released, at)
+		}
+	}
+}
