@@ -436,3 +436,24 @@ func TestLoginMarkOfAnyInstanceStands(t *testing.T) {
 		t.Error("LoginRefused after ClearLoginMark")
 	}
 }
+
+func TestTokenIsRememberedAsItWasAcceptedLast(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	ctx := t.Context()
+	if document, err := f.TokenFingerprint(ctx, "serial"); !errors.Is(err, metadata.ErrNotFound) {
+		t.Errorf("TokenFingerprint of a token that was never accepted = %s, %v; want ErrNotFound", document, err)
+	}
+	for _, document := range []string{`{"firmware": "1.0"}`, `{"firmware": "1.1"}`} {
+		accept := func(tx *metadata.Tx) error { return tx.AcceptToken(ctx, "serial", []byte(document), noon) }
+		if err := f.try(ctx, accept); err != nil {
+			t.Fatalf("AcceptToken: %v", err)
+		}
+		if got, err := f.TokenFingerprint(ctx, "serial"); err != nil || string(got) != document {
+			t.Errorf("TokenFingerprint = %s, %v; want %s", got, err, document)
+		}
+	}
+	if document, err := f.TokenFingerprint(ctx, "another"); !errors.Is(err, metadata.ErrNotFound) {
+		t.Errorf("TokenFingerprint of another token = %s, %v; want ErrNotFound", document, err)
+	}
+}

@@ -29,6 +29,7 @@ type shimControl struct {
 	latency, limit, most                uint64
 	drops, logouts, removed, renumbered uint64
 	sessions                            uint64
+	firmware, hidden                    uint64
 }
 
 // Shim is a PKCS#11 module in front of another that fails on demand, counts

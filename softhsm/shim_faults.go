@@ -128,3 +128,10 @@ func (s *Shim) Heal() {
 // AddTokenFlags adds these flags to what C_GetTokenInfo returns, instead of
 // those of the last call.
 func (s *Shim) AddTokenFlags(flags uint) { atomic.StoreUint64(&s.control.tokenFlags, uint64(flags)) }
+
+// Update makes of the tokens those of another firmware: its minor version is higher
+// by that much, and a mechanism, if it is not zero, is not listed any more.
+func (s *Shim) Update(versions, without uint) {
+	atomic.StoreUint64(&s.control.firmware, uint64(versions))
+	atomic.StoreUint64(&s.control.hidden, uint64(without))
+}

@@ -282,6 +282,26 @@ func TestShimRenumbersSlots(t *testing.T) {
 	s.Renumber(0)
 }
 
+func TestShimHasAnotherFirmware(t *testing.T) {
+	s := newShimmed(t)
+	before, err := s.ctx.GetTokenInfo(s.slot)
+	must(t, err)
+	listed, err := s.ctx.GetMechanismList(s.slot)
+	must(t, err)
+	s.Update(3, pkcs11.CKM_AES_GCM)
+	after, err := s.ctx.GetTokenInfo(s.slot)
+	must(t, err)
+	before.FirmwareVersion.Minor += 3
+	if after.FirmwareVersion != before.FirmwareVersion || after.HardwareVersion != before.HardwareVersion || after.SerialNumber != before.SerialNumber {
+		t.Errorf("C_GetTokenInfo = %+v, want %+v", after, before)
+	}
+	left, err := s.ctx.GetMechanismList(s.slot)
+	must(t, err)
+	if len(left) != len(listed)-1 || slices.ContainsFunc(left, func(m *pkcs11.Mechanism) bool { return m.Mechanism == pkcs11.CKM_AES_GCM }) {
+		t.Errorf("C_GetMechanismList = %d mechanisms of %d, want all but AES-GCM", len(left), len(listed))
+	}
+}
+
 func TestShimSpoilsOutputs(t *testing.T) {
 	s := newShimmed(t)
 	good, err := s.encrypt()

@@ -142,6 +142,9 @@ func (p *program) devOn(ctx context.Context, o devOptions, server *pgserver.Serv
 		err = i.openTokens(ctx, registry)
 	}
 	if err == nil {
+		err = i.acceptTokens(ctx, "dev")
+	}
+	if err == nil {
 		err = i.ensureRegions(ctx, "dev")
 	}
 	if err == nil {

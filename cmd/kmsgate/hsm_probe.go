@@ -20,7 +20,11 @@ database. It uses objects of its own and leaves none.
 -exercise runs the conformance suite besides, on keys of two throw-away key stores
 that are destroyed at the end, also after Ctrl-C. What the token has no mechanism
 for is printed as lacking. The exit code is 1 if the token cannot serve symmetric
-keys, or if a part of the suite fails.`
+keys, or if a part of the suite fails.
+
+-accept notes, if all that went well, that the token is to be served as it is now:
+serve does not start on one whose firmware, library or mechanisms have changed since
+it was last accepted. The audit log has it.`
 
 // probeOptions are the flags of hsm probe.
 type probeOptions struct {
@@ -28,6 +32,7 @@ type probeOptions struct {
 	strict        bool
 	json          bool
 	exercise      bool
+	accept        bool
 	specs         string
 	exercised     []keyspec.Spec // those of specs; nil: all
 	sessions      int
@@ -36,7 +41,7 @@ type probeOptions struct {
 }
 
 func runHSMProbe(ctx context.Context, p *program, args []string) error {
-	set := p.flags("hsm probe (-config FILE [-token NAME] | -module PATH (-label L | -serial S) -pin-file F [-init-arguments S]) [-strict] [-json] [-sessions N] [-exercise [-specs S,S]]", hsmProbeUsage)
+	set := p.flags("hsm probe (-config FILE [-token NAME] | -module PATH (-label L | -serial S) -pin-file F [-init-arguments S]) [-strict] [-json] [-sessions N] [-exercise [-specs S,S]] [-accept]", hsmProbeUsage)
 	var o probeOptions
 	set.StringVar(&o.config, "config", "", "configuration `file`")
 	set.StringVar(&o.token, "token", "", "`name` of the one configured token; it may be left out if there is one")
@@ -49,6 +54,7 @@ func runHSMProbe(ctx context.Context, p *program, args []string) error {
 	set.BoolVar(&o.json, "json", false, "print the profile as JSON")
 	set.IntVar(&o.sessions, "sessions", 256, "how many sessions to open at once, at most")
 	set.BoolVar(&o.exercise, "exercise", false, "run the conformance suite")
+	set.BoolVar(&o.accept, "accept", false, "serve on the token as it is now, although it has changed")
 	set.StringVar(&o.specs, "specs", "", "exercise these key `specs` alone, such as RSA_2048,HMAC_256")
 	if err := p.parse(set, args); err != nil {
 		return err
@@ -58,8 +64,13 @@ func runHSMProbe(ctx context.Context, p *program, args []string) error {
 	}
 	if o.config == "" {
 		o.engine.PIN = pkcs11.PINFile(o.pinFile)
-		return p.probeToken(ctx, o)
+		return p.probeToken(ctx, o, func(*pkcs11.Engine) error { return nil })
 	}
+	return p.probeConfigured(ctx, o)
+}
+
+// probeConfigured probes the one token of a configuration that is meant.
+func (p *program) probeConfigured(ctx context.Context, o probeOptions) error {
 	return p.withDatabase(ctx, o.config, func(i *installation) error {
 		tokens, err := i.config.tokensNamed(o.token)
 		if err != nil {
@@ -73,7 +84,7 @@ func runHSMProbe(ctx context.Context, p *program, args []string) error {
 		}
 		o.engine = engineConfigOf(tokens[0].module, tokens[0].tokenConfig)
 		o.engine.Marks = i.store
-		return p.probeToken(ctx, o)
+		return p.probeToken(ctx, o, func(engine *pkcs11.Engine) error { return p.acceptProbed(ctx, o, i, engine) })
 	})
 }
 
@@ -105,14 +116,17 @@ func (o *probeOptions) check() error {
 		return usagef("-sessions: at least 1")
 	case o.exercise && o.json:
 		return usagef("-exercise and -json do not go together")
+	case o.accept && o.config == "":
+		return usagef("-accept goes with -config: it is the database that remembers")
 	case o.specs != "" && !o.exercise:
 		return usagef("-specs goes with -exercise")
 	}
 	return o.readSpecs()
 }
 
-// probeToken prints the profile of a token and has it exercised.
-func (p *program) probeToken(ctx context.Context, o probeOptions) (err error) {
+// probeToken prints the profile of a token and has it exercised. good is told of a
+// token that is fit to serve.
+func (p *program) probeToken(ctx context.Context, o probeOptions, good func(*pkcs11.Engine) error) (err error) {
 	o.engine.Logger = slog.New(slog.DiscardHandler)
 	if o.exercise {
 		o.engine.MaxHandles, o.engine.OwnerSessions = exerciseHandles, 2
@@ -133,10 +147,27 @@ func (p *program) probeToken(ctx context.Context, o probeOptions) (err error) {
 	if !servesSymmetric(&profile) {
 		return fmt.Errorf("the token cannot serve %s keys", keyspec.SymmetricDefault)
 	}
-	if !o.exercise {
+	if o.exercise {
+		if err := p.exercise(ctx, engine, o.exercised); err != nil {
+			return err
+		}
+	}
+	return good(engine)
+}
+
+// acceptProbed notes that a token is to be served as it is now, if that is ordered.
+func (p *program) acceptProbed(ctx context.Context, o probeOptions, i *installation, engine *pkcs11.Engine) error {
+	if !o.accept {
 		return nil
 	}
-	return p.exercise(ctx, engine, o.exercised)
+	is, err := engine.Fingerprint(ctx)
+	if err == nil {
+		err = i.acceptToken(ctx, "hsm probe", engine, is)
+	}
+	if err == nil {
+		fmt.Fprintf(p.stderr, "Token %s is accepted as it is now, with firmware %s and %d mechanisms.\n", engine.Stats().Serial, is.Firmware, len(is.Mechanisms))
+	}
+	return err
 }
 
 // describe prints what can be said of a token that does not serve, if anything

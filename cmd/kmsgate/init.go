@@ -26,6 +26,9 @@ func runInit(ctx context.Context, p *program, args []string) error {
 		return err
 	}
 	return p.withInstallation(ctx, *path, func(i *installation) error {
+		if err := i.checkTokens(ctx, "init"); err != nil {
+			return err
+		}
 		if err := i.ensureRegions(ctx, "init"); err != nil {
 			return err
 		}

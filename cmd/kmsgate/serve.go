@@ -23,7 +23,8 @@ import (
 
 const serveUsage = `Serves the KMS API by a configuration file; deployments/kmsgate.yaml documents
 every key. It refuses to start on a database of another schema version, on a
-token that fails its self-test, and without TLS on anything but loopback, and
+token that fails its self-test or has another firmware, library or mechanisms than
+were accepted (hsm probe -accept), and without TLS on anything but loopback, and
 says what to do. SIGTERM and SIGINT finish what was accepted and stop.`
 
 func runServe(ctx context.Context, p *program, args []string) error {
@@ -42,6 +43,9 @@ func runServe(ctx context.Context, p *program, args []string) error {
 		return err
 	}
 	err = i.checkInitialised(ctx)
+	if err == nil {
+		err = i.checkTokens(ctx, "serve")
+	}
 	if err == nil {
 		err = i.serve(ctx, registry, func(addresses) error { return nil })
 	}

@@ -34,3 +34,10 @@ CREATE TRIGGER materials_generation BEFORE INSERT OR UPDATE OF generation ON mat
     FOR EACH ROW WHEN (NEW.residency IN ('wrapped', 'resident')) EXECUTE FUNCTION refuse_destroyed_generation();
 CREATE TRIGGER import_parameters_generation BEFORE INSERT OR UPDATE OF generation ON import_parameters
     FOR EACH ROW EXECUTE FUNCTION refuse_destroyed_generation();
+
+-- What a token was, by its own words, when it was last accepted: a start compares.
+CREATE TABLE token_fingerprints (
+    token_serial text PRIMARY KEY,
+    document     jsonb NOT NULL,
+    accepted_at  timestamptz NOT NULL
+);

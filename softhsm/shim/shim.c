@@ -59,6 +59,7 @@ typedef struct {
 	word removed;          // the slot without its token, or ALL_SLOTS
 	word renumbered;       // what is added to the numbers of slots
 	word sessions;         // open now
+	word firmware, hidden; // what is added to the firmware's minor version; a mechanism that is not listed
 } control_t;
 
 typedef struct { unsigned char major, minor; void *f[FUNCTIONS]; } functions_t;
@@ -266,6 +267,21 @@ static word slot_list(word a, word *slots, word *count) {
 	return CKR_OK;
 }
 
+// C_GetMechanismList without the mechanism that is hidden.
+static word mechanisms(word slot, word *list, word *count) {
+	word all[SESSIONS], n = SESSIONS, kept = 0;
+	word rv = REAL_CALL(F_MECHANISMS, slot, all, &n);
+	if (rv != CKR_OK) return rv;
+	for (word i = 0; i < n; i++)
+		if (all[i] != LOAD(control->hidden)) all[kept++] = all[i];
+	word room = *count;
+	*count = kept;
+	if (list == NULL) return CKR_OK;
+	if (room < kept) return CKR_BUFFER_TOO_SMALL;
+	memcpy(list, all, kept * sizeof(word));
+	return CKR_OK;
+}
+
 // Calls the module behind, and notes what it did.
 static word forward(int i, word *a) {
 	if (takes_slot(i)) {
@@ -277,6 +293,7 @@ static word forward(int i, word *a) {
 	if (i >= F_CREATE && i < F_RANDOM && LOAD(logged_out)) return CKR_USER_NOT_LOGGED_IN;
 	if (i == F_ENCRYPT_INIT) return encrypt_init(a[0], (mechanism_t *)a[1], a[2]);
 	if (i == F_SLOT_LIST) return slot_list(a[0], (word *)a[1], (word *)a[2]);
+	if (i == F_MECHANISMS && LOAD(control->hidden)) return mechanisms(a[0], (word *)a[1], (word *)a[2]);
 	if (i == F_ENCRYPT) return encrypt(a[0], (void *)a[1], a[2], (unsigned char *)a[3], (word *)a[4]);
 	word rv = ((call_t)real->f[i])(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]);
 	if (rv != CKR_OK) return rv;
@@ -287,7 +304,9 @@ static word forward(int i, word *a) {
 	case F_CLOSE_ALL: note(0, a[0], 0); break;
 	case F_LOGIN: STORE(logged_out, 0); break;
 	case F_SESSION_INFO: ((session_info_t *)a[1])->slot += LOAD(control->renumbered); break;
-	case F_TOKEN_INFO: *(word *)((char *)a[1] + 96) |= LOAD(control->token_flags); // behind 32+32+16+16 characters
+	case F_TOKEN_INFO:
+		*(word *)((char *)a[1] + 96) |= LOAD(control->token_flags); // behind 32+32+16+16 characters
+		((unsigned char *)a[1])[187] += LOAD(control->firmware);     // and behind ten numbers and another version
 	}
 	return rv;
 }
