@@ -48,8 +48,17 @@ func (e *Engine) LearnServiceKeys(ctx context.Context, store string) error {
 // learn looks for a generation that a key names and that is not in service. If it
 // stays unknown, the call that needs it says so.
 func (e *Engine) learn(ctx context.Context, k *hsm.Key) {
-	for n := 0; n < 2 && !e.knows(k); n++ {
-		l, mine := e.beginLook(k.Store)
+	e.lookFor(ctx, k.Store, func() bool { return e.knows(k.Store, hsm.BindingKey, k.Generation) })
+}
+
+// learnSealing does that for the generation of a sealed value.
+func (e *Engine) learnSealing(ctx context.Context, v *sealedValue) {
+	e.lookFor(ctx, v.store, func() bool { return e.knows(v.store, hsm.SealingKey, v.generation) })
+}
+
+func (e *Engine) lookFor(ctx context.Context, store string, known func() bool) {
+	for n := 0; n < 2 && !known(); n++ {
+		l, mine := e.beginLook(store)
 		if l == nil {
 			return
 		}
@@ -65,17 +74,17 @@ func (e *Engine) learn(ctx context.Context, k *hsm.Key) {
 	}
 }
 
-// knows tells whether the generation that a key names is in service, or is none that
-// could be.
-func (e *Engine) knows(k *hsm.Key) bool {
-	if e.cfg.FindServiceKeys == nil || k.Generation < 1 {
+// knows tells whether a generation of a store's service key is in service, or is none
+// that could be.
+func (e *Engine) knows(store string, kind hsm.ServiceKeyKind, generation int32) bool {
+	if e.cfg.FindServiceKeys == nil || generation < 1 {
 		return true
 	}
 	service := e.service.Load()
-	if _, ok := service.find(k.Store, hsm.BindingKey, k.Generation); ok {
+	if _, ok := service.find(store, kind, generation); ok {
 		return true
 	}
-	_, ours := service.newest(k.Store)
+	_, ours := service.newest(store)
 	return !ours
 }
 

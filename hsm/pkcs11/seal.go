@@ -9,7 +9,6 @@ import (
 )
 
 const (
-	sealVersion    = 1
 	maxSealedBytes = 4096 // of a secret
 	maxStoreName   = 64
 )
@@ -18,7 +17,7 @@ const (
 // sealing key (4 bytes, big-endian), length of the IV, all of which are
 // additional data; then IV, ciphertext and tag.
 func sealHeader(store string, generation int32, ivLen int) []byte {
-	h := append([]byte{sealVersion, byte(len(store))}, store...)
+	h := append([]byte{hsm.SealedVersion, byte(len(store))}, store...)
 	h = binary.BigEndian.AppendUint32(h, uint32(generation))
 	return append(h, byte(ivLen))
 }
@@ -53,6 +52,7 @@ func (e *Engine) Open(ctx context.Context, on hsm.Call, sealed, aad []byte) ([]b
 	if !ok || len(v.data) > maxSealedBytes+tagBytes || tooLong(aad) != nil {
 		return nil, hsm.ErrInvalidCiphertext
 	}
+	e.learnSealing(ctx, &v)
 	w := work{mechanism: "open", in: [3][]byte{v.iv, v.data, sealAAD(v.header, aad)}}
 	w.run = func(s *session, _ handle, in [3][]byte) ([]byte, error) {
 		key, ok := s.engine.service.Load().find(v.store, hsm.SealingKey, v.generation)
@@ -72,15 +72,14 @@ type sealedValue struct {
 }
 
 func parseSealed(b []byte) (v sealedValue, ok bool) {
-	if len(b) < 2 || b[0] != sealVersion {
+	if v.store, v.generation, ok = hsm.SealedUnder(b); !ok {
 		return v, false
 	}
-	head := 2 + int(b[1]) + 4 + 1
+	head := 2 + len(v.store) + 4 + 1
 	if len(b) < head {
 		return v, false
 	}
-	v.header, v.store = b[:head], string(b[2:2+int(b[1])])
-	v.generation = int32(binary.BigEndian.Uint32(b[head-5:]))
+	v.header = b[:head]
 	ivLen := int(b[head-1])
 	if (ivLen != ivBytes && ivLen != ivBytesLong) || len(b) < head+ivLen+tagBytes {
 		return v, false

@@ -67,8 +67,11 @@ func (s *serviceKeys) newestSealing(store string) (newest *serviceKey, ok bool) 
 type kindRow struct {
 	generate uint // mechanism
 	keyType  uint
-	// rest is the part of the template that differs between kinds.
-	rest func(e *Engine) []*pkcs11.Attribute
+	// rest is the part of the template that differs between kinds. A domain key has
+	// one wrap mechanism.
+	rest func(wrapMech uint) []*pkcs11.Attribute
+	// may is what a key is for as long as it is a session object; see ceremony.go.
+	may uint
 	// shut are attributes that must be false on a key that is found.
 	shut []uint
 	// prove makes the check value if check is nil, else compares it;
@@ -78,16 +81,16 @@ type kindRow struct {
 
 var kinds = map[hsm.ServiceKeyKind]kindRow{
 	hsm.DomainKey: {
-		generate: mechAESKeyGen, keyType: pkcs11.CKK_AES, rest: domainTemplate, prove: (*session).proveDomain,
+		generate: mechAESKeyGen, keyType: pkcs11.CKK_AES, rest: domainTemplate, may: mayWrap, prove: (*session).proveDomain,
 		// With DECRYPT a blob could be decrypted to the key in it.
 		shut: []uint{pkcs11.CKA_EXTRACTABLE, pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT},
 	},
 	hsm.BindingKey: {
-		generate: mechGenericKeyGen, keyType: pkcs11.CKK_GENERIC_SECRET, rest: bindingTemplate, prove: (*session).proveBinding,
+		generate: mechGenericKeyGen, keyType: pkcs11.CKK_GENERIC_SECRET, rest: bindingTemplate, may: maySign, prove: (*session).proveBinding,
 		shut: []uint{pkcs11.CKA_EXTRACTABLE},
 	},
 	hsm.SealingKey: {
-		generate: mechAESKeyGen, keyType: pkcs11.CKK_AES, rest: sealingTemplate, prove: (*session).proveSealing,
+		generate: mechAESKeyGen, keyType: pkcs11.CKK_AES, rest: sealingTemplate, may: mayEncrypt, prove: (*session).proveSealing,
 		shut: []uint{pkcs11.CKA_EXTRACTABLE, pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP},
 	},
 }
@@ -103,17 +106,17 @@ func usage(wrap, encrypt, sign bool) []*pkcs11.Attribute {
 	}
 }
 
-func domainTemplate(e *Engine) []*pkcs11.Attribute {
+func domainTemplate(wrapMech uint) []*pkcs11.Attribute {
 	return append(usage(true, false, false),
-		attribute(pkcs11.CKA_ALLOWED_MECHANISMS, e.wrapMech),
+		attribute(pkcs11.CKA_ALLOWED_MECHANISMS, wrapMech),
 		attribute(pkcs11.CKA_UNWRAP_TEMPLATE, unwrapTemplate()))
 }
 
-func bindingTemplate(*Engine) []*pkcs11.Attribute {
+func bindingTemplate(uint) []*pkcs11.Attribute {
 	return append(usage(false, false, true), attribute(pkcs11.CKA_ALLOWED_MECHANISMS, uint(mechHMACSHA256)))
 }
 
-func sealingTemplate(*Engine) []*pkcs11.Attribute {
+func sealingTemplate(uint) []*pkcs11.Attribute {
 	return append(usage(false, true, false), attribute(pkcs11.CKA_ALLOWED_MECHANISMS, uint(mechAESGCM)))
 }
 
@@ -143,28 +146,42 @@ func (s *session) locate(k *hsm.ServiceKey) (handle, error) {
 
 // create makes the key's object.
 func (s *session) create(k *hsm.ServiceKey) (handle, error) {
+	t := append(serviceTemplate(k, s.engine.wrapMech), attribute(pkcs11.CKA_VALUE_LEN, serviceKeyBytes))
+	return s.withoutSpares(t, func(t []*pkcs11.Attribute) (handle, error) {
+		return s.engine.module.generateTokenKey(s.handle, kinds[k.Kind].generate, t)
+	})
+}
+
+// serviceKeyBytes is the length of every service key.
+const serviceKeyBytes = 32
+
+// serviceTemplate is what a service key's object is like, but for what must come last.
+func serviceTemplate(k *hsm.ServiceKey, wrapMech uint) []*pkcs11.Attribute {
 	kind := kinds[k.Kind]
-	t := append([]*pkcs11.Attribute{
+	return append([]*pkcs11.Attribute{
 		attribute(pkcs11.CKA_CLASS, uint(pkcs11.CKO_SECRET_KEY)),
 		attribute(pkcs11.CKA_KEY_TYPE, kind.keyType),
-		attribute(pkcs11.CKA_VALUE_LEN, 32),
 		attribute(pkcs11.CKA_TOKEN, true),
 		attribute(pkcs11.CKA_PRIVATE, true),
 		attribute(pkcs11.CKA_SENSITIVE, true),
 		attribute(pkcs11.CKA_EXTRACTABLE, false),
 		attribute(pkcs11.CKA_LABEL, serviceLabel(k)),
 		attribute(pkcs11.CKA_ID, k.ID),
-	}, kind.rest(s.engine)...)
+	}, kind.rest(wrapMech)...)
+}
+
+// withoutSpares makes a token object, if need be without what the token may not know.
+func (s *session) withoutSpares(t []*pkcs11.Attribute, do func([]*pkcs11.Attribute) (handle, error)) (handle, error) {
 	// Last: SoftHSM refuses the attributes that come after MODIFIABLE.
 	t = append(t, attribute(pkcs11.CKA_COPYABLE, false), attribute(pkcs11.CKA_MODIFIABLE, false))
-	made, err := s.engine.module.generateTokenKey(s.handle, kind.generate, t)
+	made, err := do(t)
 	for _, spare := range spareAttributes {
 		if !mayRefuseAttribute(err) {
 			break
 		}
 		s.engine.cfg.Logger.Warn("token objects are made without an attribute, which the token may not know", "attribute", spare.name, "error", err)
 		t = slices.DeleteFunc(t, func(a *pkcs11.Attribute) bool { return a.Type == spare.kind })
-		made, err = s.engine.module.generateTokenKey(s.handle, kind.generate, t)
+		made, err = do(t)
 	}
 	return made, err
 }
