@@ -31,6 +31,7 @@ var floors = map[string]int{
 
 	"metadata":         2,
 	"hsm/pkcs11":       2,
+	"hsm/cluster":      2,
 	"hsm/hsmtest":      2,
 	"gateway/sigv4":    2,
 	"gateway/session":  2,
