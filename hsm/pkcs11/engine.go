@@ -172,6 +172,8 @@ type Engine struct {
 	hits       atomic.Uint64
 	misses     atomic.Uint64
 
+	ending     sync.Mutex // held by whoever closes the engine; guards ended
+	ended      bool
 	closed     chan struct{}
 	mu         sync.Mutex // guards closing and the growth of goroutines
 	closing    bool
@@ -337,24 +339,28 @@ func (e *Engine) spawn(f func()) bool {
 // quiesce timeout, ends the token's sessions and, if it is the module's last
 // engine, finalises the module. If a call does not return, token and module
 // stay as they are, because finalising the module would crash the process, and
-// Close returns an error.
+// Close returns [hsm.ErrDeadline]; it may be called again once the call has returned.
 func (e *Engine) Close() error {
-	e.mu.Lock()
-	already := e.closing
-	e.closing = true
-	e.mu.Unlock()
-	if already {
+	e.ending.Lock()
+	defer e.ending.Unlock()
+	if e.ended {
 		return nil
 	}
-	close(e.closed)
+	e.mu.Lock()
+	if !e.closing {
+		e.closing = true
+		close(e.closed)
+	}
+	e.mu.Unlock()
 	e.pool.reset(errClosed)
+	e.handles.reset()
 	if !e.gate.close(e.cfg.QuiesceTimeout) {
 		return fmt.Errorf("%w; the module is left as it is", errInFlight)
 	}
 	e.epoch.Add(1)
 	err := e.module.leave(e)
 	e.gate.Unlock()
-	e.handles.reset()
+	e.ended = true
 	e.goroutines.Wait()
 	return err
 }
