@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -192,8 +193,8 @@ func (c *call) opened(ctx context.Context, in *kmsapi.ImportKeyMaterialRequest, 
 	}
 	made, err := bring()
 	if err == nil && made.Residency == hsm.Absent { // it lives in the token, if the key takes it
-		if err := key.Takes(made.MaterialID, importKind(in)); err != nil {
-			return metadata.Material{}, importRefused(key, made.MaterialID, err)
+		if err := c.takes(key, made.MaterialID, importKind(in)); err != nil {
+			return metadata.Material{}, err
 		}
 		wanted.MaterialID = made.MaterialID
 		made, err = bring()
@@ -212,6 +213,21 @@ func (c *call) opened(ctx context.Context, in *kmsapi.ImportKeyMaterialRequest, 
 		m.ExpiresAt = &in.ValidTo.Time
 	}
 	return m, nil
+}
+
+// takes refuses material that the key does not take, or its primary key does not have.
+func (c *call) takes(key *metadata.KeyEntry, id hsm.MaterialID, kind metadata.ImportKind) error {
+	var primary *metadata.KeyEntry
+	if key.MultiRegionRole == metadata.Replica {
+		related, err := c.related(key)
+		if err != nil {
+			return err
+		}
+		if i := slices.IndexFunc(related, isPrimary); i >= 0 {
+			primary = related[i]
+		}
+	}
+	return importRefused(key, id, key.Takes(id, kind, primary))
 }
 
 // importRefused is what the caller hears if the key does not take the material, or if

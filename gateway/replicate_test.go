@@ -21,10 +21,11 @@ const (
 	farStore  = "far"
 )
 
-// newRegions makes a gateway that serves two regions, each with a store of its own.
-func newRegions(t *testing.T, configure func(*Config)) *fixture {
+// newRegions makes a gateway that serves two regions, each with a store of its own. In
+// those that are named keys live in the token.
+func newRegions(t *testing.T, configure func(*Config), resident ...string) *fixture {
 	t.Helper()
-	engine := newEngine(t)
+	engine := newEngine(t, resident...)
 	addServiceKeys(t, engine, farStore)
 	f := newFixtureOn(t, engine, func(c *Config) {
 		c.Regions = append(c.Regions, Region{Name: farRegion, Store: farStore})

@@ -39,8 +39,8 @@ UPDATE keys k SET state = CASE WHEN %s THEN @creating ELSE @to END,
 WHERE region = @region AND account = @account AND id = @id AND state = ANY (@from)`
 
 // lacksMaterials is what a statement says of a replica, k, that its materials have never
-// reached.
-const lacksMaterials = `k.multi_region_role = 'REPLICA' AND k.origin = 'AWS_KMS' AND NOT EXISTS (
+// reached: none were copied, and it does not know yet which it waits for.
+const lacksMaterials = `k.multi_region_role = 'REPLICA' AND NOT EXISTS (
     SELECT FROM materials m WHERE m.account = k.account AND m.region = k.region AND m.key_id = k.id)`
 
 // CancelDeletion undoes ScheduleDeletion; the key is disabled then, and a replica that

@@ -146,11 +146,15 @@ func taken(kind ImportKind, some, known bool, pending []byte) error {
 }
 
 // Takes is nil if the key takes material as what it is imported as, as far as the
-// entry tells: [Tx.ImportMaterial] decides. ErrOtherMaterial or *PendingMaterialError
-// if not.
-func (k *KeyEntry) Takes(id hsm.MaterialID, kind ImportKind) error {
-	if k.MultiRegionRole == Replica {
-		return nil // what its primary key has is not known here
+// entry tells, and for a replica that of its primary key: [Tx.ImportMaterial] decides.
+// ErrOtherMaterial or *PendingMaterialError if not. primary is nil for other keys.
+func (k *KeyEntry) Takes(id hsm.MaterialID, kind ImportKind, primary *KeyEntry) error {
+	known := k.Material(id) != nil
+	if primary != nil && !known {
+		m := primary.Material(id)
+		if known = m != nil && m.Pending; !known {
+			return ErrOtherMaterial
+		}
 	}
 	var pending []byte
 	for i := range k.Materials {
@@ -158,7 +162,7 @@ func (k *KeyEntry) Takes(id hsm.MaterialID, kind ImportKind) error {
 			pending = m.MaterialID[:]
 		}
 	}
-	return taken(kind, len(k.Materials) > 0, k.Material(id) != nil, pending)
+	return taken(kind, len(k.Materials) > 0, known, pending)
 }
 
 const putMaterial = insertMaterial + `

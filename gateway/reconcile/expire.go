@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -34,13 +35,13 @@ func (r *Reconciler) ExpireMaterial(ctx context.Context, now time.Time) (done in
 // there. Of others it forgets what it has unwrapped, if it can be reached: what is kept
 // elsewhere is not used, and goes when others need its place.
 func (r *Reconciler) expire(ctx context.Context, m *metadata.ExpiredMaterial, now time.Time) error {
-	key, err := r.Store.View().FreshKey(ctx, m.Region, m.KeyID)
+	doomed, err := r.doomed(ctx, m, now)
 	if err != nil {
 		return err
 	}
-	if material := key.Material(m.ID); material != nil && !material.Present(now) {
-		err := r.destroy(ctx, &material.Key)
-		if err != nil && material.Residency == hsm.Resident {
+	for _, k := range doomed {
+		err := r.destroy(ctx, k)
+		if err != nil && k.Residency == hsm.Resident {
 			return err
 		}
 		if err != nil {
@@ -58,6 +59,36 @@ func (r *Reconciler) expire(ctx context.Context, m *metadata.ExpiredMaterial, no
 			Detail: map[string]string{"key-material-id": m.ID.String()},
 		})
 	})
+}
+
+// doomed are a material that has expired and, if it waits in a primary key, the same in
+// its replicas, which goes with it; none if it was imported again.
+func (r *Reconciler) doomed(ctx context.Context, expired *metadata.ExpiredMaterial, now time.Time) (keys []*hsm.Key, err error) {
+	key, err := r.Store.View().FreshKey(ctx, expired.Region, expired.KeyID)
+	if err != nil {
+		return nil, err
+	}
+	m := key.Material(expired.ID)
+	if m == nil || m.Residency == hsm.Absent || m.Present(now) {
+		return nil, nil
+	}
+	keys = append(keys, &m.Key)
+	if !m.Pending || key.MultiRegionRole != metadata.Primary {
+		return keys, nil
+	}
+	for _, related := range key.Related {
+		replica, err := r.Store.View().FreshKey(ctx, related.Region, expired.KeyID)
+		switch {
+		case errors.Is(err, metadata.ErrNotFound): // deleted meanwhile
+			continue
+		case err != nil:
+			return nil, err
+		}
+		if same := replica.Material(expired.ID); replica.Region != key.Region && same != nil && same.Pending {
+			keys = append(keys, &same.Key)
+		}
+	}
+	return keys, nil
 }
 
 // ForgetImports deletes import parameters whose time is over: the pairs of which only

@@ -104,7 +104,7 @@ func TestEachMaterialExpiresByItself(t *testing.T) {
 	hour, year := noon.Add(time.Hour), noon.Add(365*day)
 	k := f.imported(t, year)
 	first := f.key(t, k).Current().MaterialID
-	second := f.waits(t, k, hour)
+	waited := f.waits(t, k, hour)
 	f.ask(t, k, noon)
 	r, _ := f.instance(t)
 	mustRotate(t, r, hour, 0) // and nobody has noticed
@@ -112,7 +112,7 @@ func TestEachMaterialExpiresByItself(t *testing.T) {
 	if e := f.key(t, k); e.State != metadata.Enabled || len(e.Materials) != 1 || e.Rotation.RequestedAt != nil {
 		t.Errorf("without what waited the key is %+v", e)
 	}
-	second = f.waits(t, k, year.Add(time.Second))
+	second := f.waits(t, k, year.Add(time.Second))
 	f.ask(t, k, hour)
 	mustRotate(t, r, hour, 1)
 	mustExpire(t, r, year, 1)
@@ -123,6 +123,9 @@ func TestEachMaterialExpiresByItself(t *testing.T) {
 	got := map[any]int{}
 	for _, e := range f.events(t, materialExpired) {
 		got[e.ServiceEventDetails["keyMaterialId"]]++
+	}
+	if waited != second {
+		t.Errorf("the same material is %s, and then %s", waited, second)
 	}
 	if want := (map[any]int{first.String(): 1, second.String(): 2}); !maps.Equal(got, want) {
 		t.Errorf("expiries on record: %v, want %v", got, want)
