@@ -116,7 +116,8 @@ WHERE account = @account AND region = @region AND key_id = @keyID`
 
 // place gives imported material its place: the key's first one is current at once, and
 // further new ones wait, one at a time, until the key is rotated. A replica takes none
-// but what its primary key has. The key's row is locked, and its related keys' are. ErrOtherMaterial or *PendingMaterialError if there is no place for it.
+// but what its primary key has. The key's row is locked, and its related keys' are.
+// ErrOtherMaterial or *PendingMaterialError if there is no place for it.
 func (tx *Tx) place(ctx context.Context, m *Material, kind ImportKind) error {
 	k := &m.Key
 	var some, known bool

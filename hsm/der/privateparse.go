@@ -18,13 +18,18 @@ const (
 )
 
 // ParsePrivate reads a PrivateKeyInfo (RFC 5208) or a OneAsymmetricKey (RFC 5958),
-// which may have its public key with it, of an RSA, EC or Ed25519 key in DER, with
-// nothing behind it. Attributes are not looked at. The key is of the spec, with a named
-// curve, and is the caller's to clear; b is not changed. If an EC key comes without its
-// public key, Point is nil. That a private key belongs to its public key is not
-// certain for EC. [ErrPrivateKey] for everything else.
+// which may have its public key with it, of an RSA, EC or Ed25519 key, in DER or in
+// BER, with nothing behind it. Attributes are not looked at. The key is of the spec,
+// with a named curve, and is the caller's to clear; b, of at most 6144 bytes, is not
+// changed. If an EC key comes without its public key, Point is nil. That a private key
+// belongs to its public key is not certain for EC. [ErrPrivateKey] for everything else.
 func ParsePrivate(spec keyspec.Spec, b []byte) (*Private, error) {
-	r := reader{rest: b}
+	text, ok := canonical(b)
+	if !ok {
+		return nil, ErrPrivateKey
+	}
+	defer clear(text)
+	r := reader{rest: text}
 	info := reader{rest: r.take(tagSequence)}
 	version := info.take(tagInteger)
 	algorithm := reader{rest: info.take(tagSequence)}
@@ -34,8 +39,8 @@ func ParsePrivate(spec keyspec.Spec, b []byte) (*Private, error) {
 	}
 	var public []byte
 	second := bytes.Equal(version, []byte{1}) // the version with a public key
-	if second && info.next() == tagOuterKey {
-		public = info.take(tagOuterKey)
+	if second {
+		public = info.outerKey()
 	}
 	if !second && !bytes.Equal(version, []byte{0}) || !r.ended() || !info.ended() || algorithm.bad {
 		return nil, ErrPrivateKey
@@ -48,8 +53,29 @@ func ParsePrivate(spec keyspec.Spec, b []byte) (*Private, error) {
 	return p, nil
 }
 
-// read reads the key by what its algorithm must be for the spec.
-func (p *Private) read(algorithm, key []byte) bool {
+// outerKey is the public key of a OneAsymmetricKey, a BIT STRING, which may be in
+// segments; nil if there is none.
+func (r *reader) outerKey() []byte {
+	switch r.next() {
+	case tagOuterKey:
+		return r.take(tagOuterKey)
+	case tagOuterKey | constructedBit:
+		inner := reader{rest: r.take(tagOuterKey | constructedBit)}
+		segments := inner.values(1, true)
+		r.bad = r.bad || inner.bad
+		joined := reader{rest: r.joined(tagBitString, segments)}
+		return joined.take(tagBitString)
+	}
+	return nil
+}
+
+// read reads the key, a value of its own, by what its algorithm must be for the spec.
+func (p *Private) read(algorithm, value []byte) bool {
+	key, ok := canonical(value)
+	if !ok {
+		return false
+	}
+	defer clear(key)
 	if c, ok := curveOf(p.Spec); ok {
 		return bytes.Equal(algorithm, algorithmOf(oidEC, oidDER(c.oid))) && p.readEC(c, key)
 	}
@@ -76,7 +102,8 @@ func (p *Private) hasPublic(bits []byte) bool {
 	if p.Spec == keyspec.ECCNISTEdwards25519 {
 		return bytes.Equal(key, p.Raw)
 	}
-	return bytes.Equal(key, tlv(tagSequence, integer(p.N), integer(p.E)))
+	rsa, ok := canonical(key)
+	return ok && bytes.Equal(rsa, tlv(tagSequence, integer(p.N), integer(p.E)))
 }
 
 func algorithmOf(oid asn1.ObjectIdentifier, parameters []byte) []byte {

@@ -148,8 +148,8 @@ func TestParsePrivateOfVersion2(t *testing.T) {
 	}
 }
 
-// TestParsePrivateIsStrict: whatever is cut off, added or longer than it need be is
-// refused.
+// TestParsePrivateIsStrict: whatever is cut off or added is refused, and what is not
+// DER is read by nobody but [canonical].
 func TestParsePrivateIsStrict(t *testing.T) {
 	t.Parallel()
 	for spec, text := range samples(t) {

@@ -197,6 +197,30 @@ func TestImportFindsThePublicKey(t *testing.T) {
 	}
 }
 
+// TestImportReadsBER: a key of indefinite length is the one that openssl reads.
+func TestImportReadsBER(t *testing.T) {
+	e := openWithKeys(t, nil)
+	wrapping := wrappingKey(t, e, keyspec.RSA2048)
+	for spec, usage := range map[keyspec.Spec]keyspec.Usage{keyspec.ECCNISTP256: keyspec.SignVerify, keyspec.RSA2048: keyspec.EncryptDecrypt} {
+		material := materialFor(t, spec)
+		head := 2 + int(material[1]&0x7f) // both are longer than 127 bytes
+		ber := slices.Concat([]byte{0x30, 0x80}, material[head:], []byte{0, 0})
+		for _, c := range []struct {
+			material []byte
+			want     error
+		}{{ber, nil}, {ber[:len(ber)-1], hsm.ErrIncorrectMaterial}, {append(bytes.Clone(ber), 0, 0), hsm.ErrIncorrectMaterial}} {
+			k, err := e.Import(t.Context(), client, wrapping, keyspec.WrapRSAAESSHA256, wrapForImport(t, wrapping, keyspec.WrapRSAAESSHA256, c.material),
+				externalKey(spec, usage))
+			if !errors.Is(err, c.want) {
+				t.Fatalf("Import of %s in %x = %v, want %v", spec, c.material, err, c.want)
+			}
+			if err == nil {
+				usesImported(t, e, &k, ber)
+			}
+		}
+	}
+}
+
 // TestImportRefusesOtherMaterial: of the wrong size or kind, or wrapped wrongly.
 func TestImportRefusesOtherMaterial(t *testing.T) {
 	e := openWithKeys(t, nil)
