@@ -251,6 +251,9 @@ type ServiceKey struct {
 	Generation int32  // from 1
 	ID         []byte // CKA_ID, 16 bytes, chosen by us
 	CheckValue []byte // proves that the object found is the key that was made
+	// Spare: no row needs it. It stays in service where it is, for calls that have read
+	// their rows before, and the token need not have it.
+	Spare bool
 }
 
 // LoginMarks remembers, outside the process, that a PIN was refused, so that a

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -90,6 +91,7 @@ func (i *installation) openToken(ctx context.Context, m moduleConfig, t tokenCon
 		if err != nil {
 			return err
 		}
+		keys = slices.DeleteFunc(keys, func(k hsm.ServiceKey) bool { return k.Spare })
 		engineConfig.ServiceKeys = append(engineConfig.ServiceKeys, keys...)
 	}
 	observed := newTokenMetrics(metrics, t.Name)
@@ -106,12 +108,14 @@ func (i *installation) openToken(ctx context.Context, m moduleConfig, t tokenCon
 	return nil
 }
 
-// findServiceKeys are the service keys of a store that its token must have.
+// findServiceKeys are the service keys of a store that its token must have, and those
+// that may stay in service.
 func (i *installation) findServiceKeys(ctx context.Context, store string) ([]hsm.ServiceKey, error) {
 	rows, err := i.store.ServiceKeys(ctx, store)
 	var keys []hsm.ServiceKey
 	for _, k := range rows {
-		if k.InToken() {
+		k.Spare = k.Unused
+		if k.InToken() || k.Spare {
 			keys = append(keys, k.ServiceKey)
 		}
 	}

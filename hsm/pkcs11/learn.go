@@ -30,7 +30,7 @@ type look struct {
 
 // LearnServiceKeys asks [Config.FindServiceKeys] for the service keys of a store,
 // and puts exactly these in service: those that are new, which must be in the token,
-// and no others. What is cached under one that goes is given up. Calls at the same
+// and no others; spare ones only stay. What is cached under one that goes is given up. Calls at the same
 // time share one look.
 func (e *Engine) LearnServiceKeys(ctx context.Context, store string) error {
 	l, _ := e.beginLook(store)
@@ -142,7 +142,7 @@ func (e *Engine) replaceServiceKeys(ctx context.Context, store string) error {
 	service := e.service.Load()
 	rows = slices.DeleteFunc(rows, func(row hsm.ServiceKey) bool {
 		_, ok := service.find(row.Store, row.Kind, row.Generation)
-		return ok
+		return ok || row.Spare
 	})
 	if len(rows) == 0 {
 		return nil

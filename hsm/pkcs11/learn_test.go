@@ -123,6 +123,30 @@ func TestGenerationThatWasDestroyedOpensNothing(t *testing.T) {
 	}
 }
 
+// TestRowsThatWereReadBeforeOpen: a call that has read its row before the row was moved
+// finds the generation in service, although no row needs it any more.
+func TestRowsThatWereReadBeforeOpen(t *testing.T) {
+	e, rows, first, second := openBeside(t)
+	k := generate(t, e, "k")
+	spare := slices.Clone(first[:2])
+	for i := range spare {
+		spare[i].Spare = true
+	}
+	rows.set(slices.Concat(spare, first[2:], second)...)
+	must(t, e.LearnServiceKeys(t.Context(), testStore))
+	encryptWorks(t, e, k)
+	if fresh := generate(t, e, "fresh"); fresh.Generation != 2 {
+		t.Errorf("a new key has generation %d, want 2", fresh.Generation)
+	}
+	rows.set(slices.Concat(first[2:], second)...) // it is being destroyed
+	must(t, e.LearnServiceKeys(t.Context(), testStore))
+	rows.set(slices.Concat(spare, first[2:], second)...)
+	must(t, e.LearnServiceKeys(t.Context(), testStore))
+	if _, err := e.Encrypt(t.Context(), client, k, []byte("x"), nil); !errors.Is(err, hsm.ErrUnavailable) {
+		t.Errorf("Encrypt under a spare generation that was not in service = %v, want %v", err, hsm.ErrUnavailable)
+	}
+}
+
 func TestWildGenerationsCostFewLooks(t *testing.T) {
 	e, rows, _, _ := openBeside(t)
 	k := generate(t, e, "k")
