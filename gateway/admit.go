@@ -1,10 +1,7 @@
 package gateway
 
 import (
-	"fmt"
-
 	"kmsgate/gateway/kmsapi"
-	"kmsgate/hsm"
 	"kmsgate/hsm/keyspec"
 	"kmsgate/metadata"
 )
@@ -36,8 +33,10 @@ func (c *call) admit() error {
 				return err
 			}
 		}
-		if r.key != nil && (r.target.usage != "" || r.target.public || r.target.token) && c.token(r.key) == nil {
-			return fmt.Errorf("%w: no token is configured for key store %s", hsm.ErrUnavailable, r.key.Store)
+		if r.key != nil && (r.target.usage != "" || r.target.public || r.target.token) {
+			if _, err := c.tokenOf(r.key); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -172,6 +173,15 @@ func (s *slowPlaces) release(account string) {
 
 // token is the HSM behind the store that a key lives in.
 func (c *call) token(key *metadata.KeyEntry) hsm.Token { return c.gateway.tokens[key.Store] }
+
+// tokenOf is the same, or [hsm.ErrUnavailable] where none is configured.
+func (c *call) tokenOf(key *metadata.KeyEntry) (hsm.Token, error) {
+	token := c.token(key)
+	if token == nil {
+		return nil, fmt.Errorf("%w: no token is configured for key store %s", hsm.ErrUnavailable, key.Store)
+	}
+	return token, nil
+}
 
 // onBehalf says to the token for whom it works: the owner of the key.
 func (c *call) onBehalf(key *metadata.KeyEntry) hsm.Call { return hsm.Call{Account: key.Account} }

@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -296,9 +295,9 @@ func (c *call) forget(ctx context.Context, key *metadata.KeyEntry, material *met
 		if m == nil || m.Residency == hsm.Absent {
 			continue
 		}
-		token := c.token(k)
-		if token == nil {
-			return fmt.Errorf("%w: no token is configured for key store %s", hsm.ErrUnavailable, k.Store)
+		token, err := c.tokenOf(k)
+		if err != nil {
+			return err
 		}
 		if err := token.Destroy(ctx, c.onBehalf(k), &m.Key); err != nil {
 			return err

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -116,11 +115,16 @@ func (c *call) awaitMaterial(key *metadata.KeyEntry) error {
 		return nil
 	}
 	key.State = metadata.PendingImport
-	token := c.token(key)
-	if token == nil {
-		return fmt.Errorf("%w: no token is configured for key store %s", hsm.ErrUnavailable, key.Store)
+	return c.canImport(key)
+}
+
+// canImport refuses a key whose token takes no material for it, under no wrapping
+// algorithm.
+func (c *call) canImport(key *metadata.KeyEntry) error {
+	token, err := c.tokenOf(key)
+	if err != nil {
+		return err
 	}
-	var err error
 	for _, row := range keyspec.WrappingAlgorithms {
 		if err = token.Imports(key.Store, key.Spec, key.Usage, row.Algorithm); err == nil {
 			return nil

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"kmsgate/gateway/kmsapi"
+	"kmsgate/hsm/keyspec"
 )
 
 // farState is the state of a key in the other region.
@@ -46,6 +47,19 @@ func TestReplicasThatWereToBeDeletedGoOn(t *testing.T) {
 		sealed := f.must(t, "Encrypt", object{"KeyId": key, "Plaintext": []byte("p")})["CiphertextBlob"]
 		f.far(t, "Decrypt", object{"CiphertextBlob": sealed}, "")
 	}
+}
+
+// TestReplicasThatCannotBeAreRefused: where keys live in the token none is copied to, and
+// a replica that waited for its materials for ever would keep the primary key from being
+// rotated.
+func TestReplicasThatCannotBeAreRefused(t *testing.T) {
+	f := newRegions(t, nil, farStore)
+	key := f.primary(t, nil)
+	f.wantRefused(t, object{"KeyId": key, "ReplicaRegion": farRegion}, kmsapi.ReplicaRegionUnable(farRegion, keyspec.SymmetricDefault))
+	f.replicate(t, 0)
+	imported := f.primary(t, object{"Origin": "EXTERNAL"})
+	f.must(t, "ImportKeyMaterial", f.wrapped(t, imported, bytes.Repeat([]byte{1}, 32), nil))
+	f.replicated(t, imported)
 }
 
 // TestObjectsOfReplicas: in a region whose keys live in the token a replica's object is

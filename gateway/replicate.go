@@ -12,6 +12,8 @@ import (
 	"kmsgate/gateway/arn"
 	"kmsgate/gateway/kmsapi"
 	"kmsgate/gateway/reconcile"
+	"kmsgate/hsm"
+	"kmsgate/hsm/keyspec"
 	"kmsgate/metadata"
 	"kmsgate/metadata/audit"
 	"kmsgate/policy"
@@ -26,6 +28,9 @@ func (c *call) replicateKey(in *kmsapi.ReplicateKeyRequest) (work[kmsapi.Replica
 		return work[kmsapi.ReplicateKeyResponse]{}, err
 	}
 	replica := c.newReplica(primary, in)
+	if err := c.canArrive(replica); err != nil {
+		return work[kmsapi.ReplicateKeyResponse]{}, err
+	}
 	document := metadata.KeyPolicy{Document: policy.DefaultKeyPolicy(replica.Account)}
 	if in.Policy != nil {
 		var err error
@@ -72,6 +77,24 @@ func (c *call) checkReplica(primary *metadata.KeyEntry, region string) error {
 		return kmsapi.ReplicaRegionNotServed(region)
 	}
 	return c.limitKeys(region)
+}
+
+// canArrive refuses a replica that would wait for ever for its materials, and keep its
+// primary key from being rotated.
+func (c *call) canArrive(replica *metadata.KeyEntry) error {
+	if replica.Origin == keyspec.External {
+		return c.canImport(replica)
+	}
+	token, err := c.tokenOf(replica)
+	if err != nil {
+		return err
+	}
+	err = token.Receives(replica.Store, replica.Spec, replica.Usage)
+	if errors.Is(err, hsm.ErrUnsupported) {
+		c.gateway.report(c, false, err)
+		return kmsapi.ReplicaRegionUnable(replica.Region, replica.Spec)
+	}
+	return err
 }
 
 // newReplica is the replica as it will be, but for its materials.

@@ -130,6 +130,9 @@ type Token interface {
 	// this process; one that comes out of a database is nobody's. Only what Receive
 	// takes comes of it. ErrUnsupported if the token cannot, or if the key is resident.
 	Send(ctx context.Context, on Call, k *Key, to *Key) ([]byte, error)
+	// Receives is nil if keys of a spec and a usage can be brought to a store by Receive,
+	// else ErrUnsupported with the reason. It does not ask the token.
+	Receives(store string, spec keyspec.Spec, usage keyspec.Usage) error
 	// Receive brings in what Send wrapped to a pair of this token's, for the key that k
 	// identifies: k has the KeyID, MaterialID, Spec, Usage, Origin, PublicKey and
 	// CheckValue of the key that was sent, and the store and region that it comes to.

@@ -68,6 +68,16 @@ func (c *Token) Send(ctx context.Context, on hsm.Call, k, to *hsm.Key) ([]byte, 
 	return with(ctx, c, send, k, func(ctx context.Context, t hsm.Token) ([]byte, error) { return t.Send(ctx, on, k, to) })
 }
 
+// Receives is nil if one of the members takes such keys. See [hsm.Token].
+func (c *Token) Receives(store string, spec keyspec.Spec, usage keyspec.Usage) (err error) {
+	for _, m := range c.members {
+		if err = m.Token.Receives(store, spec, usage); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
 // Receive brings in what another token has sent. See [hsm.Token].
 func (c *Token) Receive(ctx context.Context, on hsm.Call, through *hsm.Key, parcel []byte, k hsm.Key) (hsm.Key, error) {
 	return with(ctx, c, receive, through, func(ctx context.Context, t hsm.Token) (hsm.Key, error) {

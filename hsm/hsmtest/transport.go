@@ -44,6 +44,9 @@ func (s *suite) transport(t T, of kind) {
 	if lacks(t, "Receive", err) {
 		return
 	}
+	if err := s.Token.Receives(got.Store, got.Spec, got.Usage); err != nil {
+		t.Errorf("Receives = %v, and a key was received", err)
+	}
 	want := s.arriving(k)
 	want.Residency, want.Generation, want.Blob, want.Binding = hsm.Wrapped, got.Generation, got.Blob, got.Binding
 	if !got.Equal(&want) || len(got.Blob) == 0 || len(got.Binding) == 0 || got.Generation < 1 {

@@ -213,11 +213,8 @@ func (e *Engine) Receive(ctx context.Context, on hsm.Call, through *hsm.Key, par
 		return hsm.Key{}, err
 	}
 	k = cloneKey(&k)
-	if k.Generation, err = e.newestGeneration(k.Store); err != nil {
+	if k.Residency, k.Generation, err = e.arrival(&k); err != nil {
 		return hsm.Key{}, err
-	}
-	if k.Residency = e.residencyFor(&k); k.Residency != hsm.Wrapped {
-		return hsm.Key{}, fmt.Errorf("%w: %s keys stay in the token here, and none travel to it", hsm.ErrUnsupported, k.Spec)
 	}
 	wrap, err := e.findings.transport.opens(parcel, modulusBytes[through.Spec])
 	if err != nil {
@@ -236,6 +233,36 @@ func (e *Engine) Receive(ctx context.Context, on hsm.Call, through *hsm.Key, par
 		return hsm.Key{}, err
 	}
 	return <-made, nil
+}
+
+// Receives is nil if such keys can be received. See [hsm.Token].
+func (e *Engine) Receives(store string, spec keyspec.Spec, usage keyspec.Usage) error {
+	k := hsm.Key{Store: store, Spec: spec, Usage: usage}
+	if _, err := travels(&k); err != nil {
+		return err
+	}
+	for _, made := range []keyID{{spec, usage}, {keyspec.RSA3072, keyspec.Transport}} {
+		if err := e.findings.makes(made.spec, made.usage); err != nil {
+			return err
+		}
+	}
+	_, _, err := e.arrival(&k)
+	return err
+}
+
+// arrival is how a key that arrives lives in its store, and under which generation.
+func (e *Engine) arrival(k *hsm.Key) (hsm.Residency, int32, error) {
+	generation, err := e.newestGeneration(k.Store)
+	if err != nil {
+		return "", 0, err
+	}
+	arriving := *k
+	arriving.Generation = generation
+	residency := e.residencyFor(&arriving)
+	if residency != hsm.Wrapped {
+		return "", 0, fmt.Errorf("%w: %s keys stay in the token here, and none travel to it", hsm.ErrUnsupported, k.Spec)
+	}
+	return residency, generation, nil
 }
 
 // receives is the type of a key that is to come through a pair of this token's.
