@@ -133,7 +133,7 @@ func (s *site) wantBadBackupsRefused(t *testing.T, server *pgserver.Server, fres
 		},
 		{
 			"a blob that was changed", `UPDATE materials SET blob = set_byte(blob, 5, get_byte(blob, 5) # 4) WHERE id = (SELECT id FROM materials WHERE residency = 'wrapped' ORDER BY id LIMIT 1)`,
-			`UPDATE materials SET blob = set_byte(blob, 5, get_byte(blob, 5) # 4) WHERE id = (SELECT id FROM materials WHERE residency = 'wrapped' ORDER BY id LIMIT 1)`, "1 row in the backup does not open",
+			`UPDATE materials SET blob = set_byte(blob, 5, get_byte(blob, 5) # 4) WHERE id = (SELECT id FROM materials WHERE residency = 'wrapped' ORDER BY id LIMIT 1)`, "1 row does not open in the backup",
 		},
 		{
 			"no keys", `UPDATE materials SET residency = 'absent' WHERE residency = 'wrapped'`,
@@ -148,6 +148,10 @@ func (s *site) wantBadBackupsRefused(t *testing.T, server *pgserver.Server, fres
 		s.wantRefused(t, bad.what, 1, fresh, bad.want)
 		b.exec(t, bad.mend)
 	}
+	const flip = `UPDATE materials SET blob = set_byte(blob, 5, get_byte(blob, 5) # 4) WHERE id = (SELECT id FROM materials WHERE residency = 'wrapped' ORDER BY id LIMIT 1)`
+	s.exec(t, flip)
+	s.wantRefused(t, "a row in use that does not open", 1, fresh, "1 row does not open in the database")
+	s.exec(t, flip)
 	s.exec(t, `UPDATE materials SET generation = 1 WHERE id = (SELECT id FROM materials WHERE residency = 'wrapped' ORDER BY id LIMIT 1)`)
 	s.wantRefused(t, "a row that needs it", 1, fresh, "1 row of the database names the generation 1 or an older one")
 	s.exec(t, `UPDATE materials SET generation = 2 WHERE generation = 1 AND residency = 'wrapped'`)

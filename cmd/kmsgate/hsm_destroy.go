@@ -22,7 +22,9 @@ for good, in old backups too. Nothing brings it back but a backup of the HSM its
 It is refused unless no row names this generation or an older one, and unless a backup
 that was made after the rotation is restored in a database of its own at -backup and
 proves itself: it is of this installation, has the service keys that are in the token
-now, names no such generation, and every blob in it opens in the HSM. Without -yes it
+now, names no such generation, and every blob in it opens in the HSM. So does every
+blob of the database in use: as long as the generation is there, an older backup
+could still make up for one that does not. Without -yes it
 does all that, says what it would destroy, and ends with exit code 1. Cut off, it goes
 on when it is run again.`
 
@@ -70,6 +72,7 @@ type destruction struct {
 	rows   []metadata.ServiceKey // all of the store
 	doomed []metadata.ServiceKey // those to be destroyed
 	proved int64                 // rows of the backup
+	live   int64                 // rows of the database that were proved
 }
 
 // run refuses or destroys.
@@ -89,6 +92,10 @@ func (d *destruction) run(ctx context.Context, backup string, yes bool) error {
 		return d.errInUse(live)
 	}
 	if d.proved, err = d.proveBackup(ctx, backup); err != nil {
+		return fmt.Errorf("nothing was destroyed: %w", err)
+	}
+	newest := newestGeneration(d.rows)
+	if d.live, err = d.proveRows(ctx, d.store, "database", newest); err != nil {
 		return fmt.Errorf("nothing was destroyed: %w", err)
 	}
 	d.announce()
@@ -126,7 +133,8 @@ func (d *destruction) find(ctx context.Context) (err error) {
 // announce says what is about to be destroyed.
 func (d *destruction) announce() {
 	w := d.p.stdout
-	fmt.Fprintf(w, "The backup is whole: %s in the HSM, and none needs generation %d.\n\n", counted(int(d.proved), "row opens", "rows open"), d.generation)
+	fmt.Fprintf(w, "The backup is whole: %s in the HSM, and none needs generation %d.\n", counted(int(d.proved), "row opens", "rows open"), d.generation)
+	fmt.Fprintf(w, "So is the database in use: %s.\n\n", counted(int(d.live), "row opens", "rows open"))
 	fmt.Fprintf(w, "To be destroyed in the token of key store %s, for good:\n", d.region.Store)
 	for _, k := range d.doomed {
 		fmt.Fprintf(w, "    %s key, generation %d, CKA_ID %x, made %s\n", k.Kind, k.Generation, k.ID, k.CreatedAt.Format(time.RFC3339))
@@ -165,7 +173,7 @@ func (d *destruction) proveBackup(ctx context.Context, url string) (proved int64
 		return 0, fmt.Errorf("in the backup %s generation %d or an older one: it was made before all keys were moved; make another one now, and restore it",
 			counted(int(older), "row names", "rows name"), d.generation)
 	}
-	return d.proveRows(ctx, backup)
+	return d.proveWhole(ctx, backup)
 }
 
 // sameServiceKeys refuses a backup that does not have the service keys that must be in
@@ -186,8 +194,8 @@ func (d *destruction) sameServiceKeys(backup []metadata.ServiceKey) error {
 	return nil
 }
 
-// proveRows has the token open every row of the backup.
-func (d *destruction) proveRows(ctx context.Context, backup *metadata.Backup) (int64, error) {
+// proveWhole has the token open every row of the backup, which nobody writes to.
+func (d *destruction) proveWhole(ctx context.Context, backup *metadata.Backup) (int64, error) {
 	newest := newestGeneration(d.rows)
 	total, err := backup.CountBound(ctx, d.region.Store, newest)
 	if err != nil {
@@ -201,10 +209,30 @@ func (d *destruction) proveRows(ctx context.Context, backup *metadata.Backup) (i
 		return 0, fmt.Errorf("the backup has no keys of key store %s, and the database has %d: it is not whole", d.region.Store, now)
 	}
 	fmt.Fprintf(d.p.stdout, "The backup has %d rows of key store %s; the database has %d.\n", total, d.region.Store, now)
+	proved, err := d.proveRows(ctx, backup, "backup", newest)
+	if err == nil && proved != total {
+		err = fmt.Errorf("%d rows of the backup were proved, and it has %d: somebody writes to it", proved, total)
+	}
+	return proved, err
+}
+
+// provable is a database whose rows can be counted and proved.
+type provable interface {
+	boundLister
+	CountBound(ctx context.Context, store string, upTo int32) (int64, error)
+}
+
+// proveRows has the token open every row of a database up to a generation, and returns
+// how many there are.
+func (d *destruction) proveRows(ctx context.Context, rows provable, where string, upTo int32) (int64, error) {
+	total, err := rows.CountBound(ctx, d.region.Store, upTo)
+	if err != nil {
+		return 0, err
+	}
 	faults := faultList{out: d.p.stderr}
-	progress := newProgress(d.p.stderr, "proved", total)
+	progress := newProgress(d.p.stderr, "proved of the "+where, total)
 	var proved atomic.Int64
-	err = eachBound(ctx, backup, d.region.Store, newest, d.workers, func(ctx context.Context, _ metadata.BoundKind, rows []metadata.Bound) error {
+	err = eachBound(ctx, rows, d.region.Store, upTo, d.workers, func(ctx context.Context, _ metadata.BoundKind, rows []metadata.Bound) error {
 		for chunk := range slices.Chunk(rows, pkcs11.MaxBatch) {
 			outcomes, err := patiently(ctx, func() ([]pkcs11.Batched, error) {
 				return d.byStore[d.region.Store].ProveAll(ctx, background, hsmKeys(chunk))
@@ -228,12 +256,10 @@ func (d *destruction) proveRows(ctx context.Context, backup *metadata.Backup) (i
 	case err != nil:
 		return 0, err
 	case faults.count() > 0:
-		return 0, fmt.Errorf("%s in the backup does not open: it was damaged or changed, or its object is not in the token",
-			counted(faults.count(), "row", "of the rows"))
-	case proved.Load() != total:
-		return 0, fmt.Errorf("%d rows of the backup were proved, and it has %d: somebody writes to it", proved.Load(), total)
+		return 0, fmt.Errorf("%s in the %s: damaged or changed, or without its object in the token; run it again if that was deleted just now",
+			counted(faults.count(), "row does not open", "rows do not open"), where)
 	}
-	return total, nil
+	return proved.Load(), nil
 }
 
 // destroy takes the generation out of use, waits until no instance has it in service,
@@ -247,7 +273,7 @@ func (d *destruction) destroy(ctx context.Context) error {
 	err := d.store.Change(ctx, nil, func(tx *metadata.Tx) ([]byte, error) {
 		err := tx.BeginDestroying(ctx, d.region.Store, d.generation)
 		return generationEvent(destroyCommand, "BeginDestroyingDomainKey", d.region, d.generation, now,
-			serviceKeyIDs(keys), audit.Int("rowsProvedInBackup", d.proved)), err
+			serviceKeyIDs(keys), audit.Int("rowsProvedInBackup", d.proved), audit.Int("rowsProved", d.live)), err
 	})
 	if errors.Is(err, metadata.ErrInUse) {
 		return d.errInUse(1)

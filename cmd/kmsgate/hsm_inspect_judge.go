@@ -31,15 +31,17 @@ func (m mustBe) with(more mustBe) mustBe {
 var (
 	// neverLeaves holds for every key that is made for the gateway itself.
 	neverLeaves = mustBe{"TOKEN": true, "PRIVATE": true, "SENSITIVE": true, "EXTRACTABLE": false, "NEVER_EXTRACTABLE": true}
-	// unchanging holds for service keys.
-	unchanging = neverLeaves.with(mustBe{"ALWAYS_SENSITIVE": true, "MODIFIABLE": false})
+	// unreadable holds for service keys.
+	unreadable = neverLeaves.with(mustBe{"ALWAYS_SENSITIVE": true})
+	// unchanging holds for those that no copy is used of; see copy.go in hsm/pkcs11.
+	unchanging = unreadable.with(mustBe{"MODIFIABLE": false})
 	// kmsKeyMustBe leaves room for imported keys, which were outside once.
 	kmsKeyMustBe = mustBe{"TOKEN": true, "PRIVATE": true, "SENSITIVE": true, "EXTRACTABLE": false, "MODIFIABLE": false}
 	noUse        = mustBe{"ENCRYPT": false, "DECRYPT": false, "SIGN": false, "VERIFY": false, "WRAP": false, "UNWRAP": false, "DERIVE": false}
 
 	serviceKeyMustBe = map[hsm.ServiceKeyKind]mustBe{
 		hsm.DomainKey:  unchanging.with(noUse).with(mustBe{"WRAP": true, "UNWRAP": true}),
-		hsm.BindingKey: unchanging.with(noUse).with(mustBe{"SIGN": true, "VERIFY": true}),
+		hsm.BindingKey: unreadable.with(noUse).with(mustBe{"SIGN": true, "VERIFY": true}),
 		hsm.SealingKey: unchanging.with(noUse).with(mustBe{"ENCRYPT": true, "DECRYPT": true}),
 	}
 	tlsKeyMustBe = neverLeaves.with(mustBe{"SIGN": true, "DECRYPT": false, "UNWRAP": false, "DERIVE": false})
@@ -112,7 +114,7 @@ func (k *knownObjects) judgeObject(o *inspectedObject) {
 	case o.Label == defaultTLSLabel:
 		o.Is, must = "key of a TLS certificate, not in use by this configuration", tlsKeyMustBe
 	case strings.HasPrefix(o.Label, labelOfOurs):
-		o.Is, must = "service key that no key store of this configuration names", unchanging
+		o.Is, must = "service key that no key store of this configuration names", unreadable
 	case strings.HasPrefix(o.Label, labelOfKMSKeys):
 		o.Is, must = "KMS key", kmsKeyMustBe
 	}

@@ -85,6 +85,9 @@ func (m *mover) move(ctx context.Context, kind metadata.BoundKind, rows []metada
 	if len(moved) == 0 {
 		return nil
 	}
+	if err := m.sample(ctx, moved); err != nil {
+		return err
+	}
 	stored := 0
 	now := time.Now()
 	err := m.store.Change(ctx, nil, func(tx *metadata.Tx) ([]byte, error) {
@@ -94,6 +97,22 @@ func (m *mover) move(ctx context.Context, kind metadata.BoundKind, rows []metada
 	})
 	m.moved.Add(int64(stored))
 	return err
+}
+
+// sample opens one row of a batch before any of them is stored: a token that wraps what
+// it cannot open costs no key. That each of them opens is proved before the generation
+// is destroyed that opens what they were.
+func (m *mover) sample(ctx context.Context, moved []metadata.Rebinding) error {
+	proved, err := patiently(ctx, func() ([]pkcs11.Batched, error) {
+		return m.byStore[m.region.Store].ProveAll(ctx, background, []hsm.Key{moved[len(moved)-1].Is})
+	})
+	if err == nil {
+		err = proved[0].Err
+	}
+	if err != nil {
+		return fmt.Errorf("a batch of rows is not stored, because what the token has wrapped does not open: %w", err)
+	}
+	return nil
 }
 
 // event is the record of a batch. It names each key once.

@@ -71,15 +71,14 @@ func (s *session) mac(key handle, input []byte) ([]byte, error) {
 
 // verifyBinding refuses a key that is not, in every field, what the token bound.
 func (s *session) verifyBinding(k *hsm.Key) error {
-	service := s.engine.service.Load()
-	key, ok := service.find(k.Store, hsm.BindingKey, k.Generation)
-	if !ok {
-		if k.Generation < 1 {
-			return fmt.Errorf("%w: key %s", hsm.ErrBinding, k.KeyID)
-		}
-		return fmt.Errorf("%w: store %s has no binding key of generation %d here", hsm.ErrUnavailable, k.Store, k.Generation)
+	if k.Generation < 1 {
+		return fmt.Errorf("%w: key %s", hsm.ErrBinding, k.KeyID)
 	}
-	good, err := agreed(func() ([]byte, error) { return s.mac(key.handle, bindingInput(k)) }, k.Binding)
+	key, err := s.bindingKey(k)
+	if err != nil {
+		return err
+	}
+	good, err := s.bindingIs(key, bindingInput(k), k.Binding)
 	if err != nil {
 		return err
 	}

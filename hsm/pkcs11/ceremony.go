@@ -260,7 +260,7 @@ func (s *session) adopt(row *hsm.ServiceKey, confirmed, parcel []byte, wrap *tra
 	if wrap.needsLength {
 		t = append(t, attribute(pkcs11.CKA_VALUE_LEN, serviceKeyBytes))
 	}
-	_, err = s.withoutSpares(t, func(t []*pkcs11.Attribute) (handle, error) {
+	_, err = s.withoutSpares(row.Kind, t, func(t []*pkcs11.Attribute) (handle, error) {
 		h, err := s.engine.module.ctx.UnwrapKey(pkcs11.SessionHandle(s.handle),
 			[]*pkcs11.Mechanism{pkcs11.NewMechanism(wrap.mechanism, nil)}, pkcs11.ObjectHandle(carrier), parcel[n:], t)
 		return handle(h), managed("C_UnwrapKey", err)

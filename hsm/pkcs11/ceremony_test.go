@@ -50,7 +50,7 @@ func TestCeremonyGivesTwoTokensTheSameServiceKeys(t *testing.T) {
 	}
 	for _, e := range engines {
 		s := ownSession(t, e)
-		left, err := e.module.findAll(s.handle, nil)
+		left, err := e.module.findAll(s.handle, []*pkcs11.Attribute{attribute(pkcs11.CKA_TOKEN, true)})
 		must(t, err)
 		var ours []handle
 		for _, object := range left {
@@ -63,7 +63,7 @@ func TestCeremonyGivesTwoTokensTheSameServiceKeys(t *testing.T) {
 		}
 		for _, object := range ours {
 			for attr, want := range map[uint]byte{
-				pkcs11.CKA_TOKEN: 1, pkcs11.CKA_PRIVATE: 1, pkcs11.CKA_SENSITIVE: 1, pkcs11.CKA_EXTRACTABLE: 0, pkcs11.CKA_MODIFIABLE: 0, pkcs11.CKA_COPYABLE: 0,
+				pkcs11.CKA_TOKEN: 1, pkcs11.CKA_PRIVATE: 1, pkcs11.CKA_SENSITIVE: 1, pkcs11.CKA_EXTRACTABLE: 0, pkcs11.CKA_DERIVE: 0,
 			} {
 				if got, err := s.readUpTo(object, attr, 1); err != nil || len(got) != 1 || got[0] != want {
 					t.Errorf("token %s: attribute 0x%X is %v, %v, want %d", e.cfg.Label, attr, got, err, want)
@@ -89,7 +89,7 @@ func wantLikeMade(t *testing.T, e *Engine, carried []hsm.ServiceKey) {
 		must(t, err)
 		for _, attr := range []uint{
 			pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT, pkcs11.CKA_SIGN, pkcs11.CKA_VERIFY, pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP, pkcs11.CKA_DERIVE,
-			pkcs11.CKA_KEY_TYPE, pkcs11.CKA_ALLOWED_MECHANISMS, pkcs11.CKA_WRAP_WITH_TRUSTED,
+			pkcs11.CKA_KEY_TYPE, pkcs11.CKA_ALLOWED_MECHANISMS, pkcs11.CKA_WRAP_WITH_TRUSTED, pkcs11.CKA_MODIFIABLE, pkcs11.CKA_COPYABLE,
 		} {
 			got, err := s.read(a, attr)
 			must(t, err)

@@ -78,7 +78,7 @@ func (e *Engine) DestroyServiceKeys(ctx context.Context, rows []hsm.ServiceKey) 
 		if _, err := e.do(ctx, hsm.Call{Class: hsm.Background}, nil, &w); err != nil {
 			return err
 		}
-		e.dropServiceKey(&row)
+		e.dropServiceKey(ctx, &row)
 	}
 	return nil
 }

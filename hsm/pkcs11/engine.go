@@ -148,7 +148,9 @@ type Engine struct {
 	// Written with the gate closed, read inside it.
 	found  bool // slot is the token's, since the module was last initialised
 	slot   uint
-	anchor handle // the session that holds the login, and does nothing else
+	anchor handle // the session that holds the login and the copies of binding keys, and does nothing else
+	// anchorTurn is held by whoever calls C with the anchor session inside the gate.
+	anchorTurn sync.Mutex
 
 	epoch     atomic.Uint64 // one higher after every reconnect
 	failedIn  atomic.Uint64 // the generation of the module in which a reconnect failed last

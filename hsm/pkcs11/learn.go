@@ -167,7 +167,7 @@ func (e *Engine) dropOthers(ctx context.Context, store string, rows []hsm.Servic
 		}
 	}
 	for i := range gone {
-		e.dropServiceKey(&gone[i])
+		e.dropServiceKey(ctx, &gone[i])
 		if gone[i].Kind == hsm.DomainKey {
 			e.handles.dropGeneration(ctx, store, gone[i].Generation)
 		}

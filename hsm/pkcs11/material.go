@@ -139,6 +139,14 @@ func (s *session) check(t *keyType, key handle, k *hsm.Key) (err error) {
 
 // wrapAndBind wraps key under the domain key of k.Generation and binds k.
 func (s *session) wrapAndBind(key handle, k *hsm.Key) error {
+	if err := s.wrap(key, k); err != nil {
+		return err
+	}
+	return s.bind(k)
+}
+
+// wrap wraps key under the domain key of k.Generation.
+func (s *session) wrap(key handle, k *hsm.Key) error {
 	domain, ok := s.engine.service.Load().find(k.Store, hsm.DomainKey, k.Generation)
 	if !ok {
 		return fmt.Errorf("%w: store %s has no domain key of generation %d here", hsm.ErrUnavailable, k.Store, k.Generation)
@@ -149,20 +157,19 @@ func (s *session) wrapAndBind(key handle, k *hsm.Key) error {
 		return err
 	}
 	k.Blob = append([]byte(nil), blob[:n]...)
-	return s.bind(k)
+	return nil
 }
 
 // bind binds k under the binding key of k.Generation.
-func (s *session) bind(k *hsm.Key) (err error) {
-	binding, ok := s.engine.service.Load().find(k.Store, hsm.BindingKey, k.Generation)
-	if !ok {
-		return fmt.Errorf("%w: store %s has no binding key of generation %d here", hsm.ErrUnavailable, k.Store, k.Generation)
-	}
-	mac := func() ([]byte, error) { return s.mac(binding.handle, bindingInput(k)) }
-	if k.Binding, err = mac(); err != nil {
+func (s *session) bind(k *hsm.Key) error {
+	binding, err := s.bindingKey(k)
+	if err != nil {
 		return err
 	}
-	if good, err := agreed(mac, k.Binding); err != nil || !good {
+	if k.Binding, err = s.mac(binding.handle, bindingInput(k)); err != nil {
+		return err
+	}
+	if good, err := s.bindingIs(binding, bindingInput(k), k.Binding); err != nil || !good {
 		return errors.Join(errNotTheSame, err)
 	}
 	return nil

@@ -281,7 +281,7 @@ func (s *session) checkToken(handle, [3][]byte) ([]byte, error) {
 		return nil, err
 	}
 	for _, k := range e.service.Load().keys {
-		again := *k
+		again := serviceKey{row: k.row, handle: k.handle, wrapMech: k.wrapMech, needsLength: k.needsLength}
 		if _, err := kinds[k.row.Kind].prove(s, &again, k.row.CheckValue); err != nil {
 			return nil, fmt.Errorf("%s: %w", describe(&k.row), err)
 		}

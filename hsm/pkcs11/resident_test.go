@@ -188,7 +188,7 @@ func TestOnlyServiceKeysOfExercisesAreDestroyed(t *testing.T) {
 	}
 	must(t, e.Check(t.Context()))
 	s := ownSession(t, e)
-	if objects, err := e.module.findAll(s.handle, nil); err != nil || len(objects) != 4 {
+	if objects, err := e.module.findAll(s.handle, []*pkcs11.Attribute{attribute(pkcs11.CKA_TOKEN, true)}); err != nil || len(objects) != 4 {
 		t.Errorf("the token has %d objects, %v, want three service keys and a resident one", len(objects), err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync/atomic"
 
 	"github.com/miekg/pkcs11"
 
@@ -24,6 +25,9 @@ type serviceID struct {
 type serviceKey struct {
 	row    hsm.ServiceKey
 	handle handle
+
+	// copied is the handle of a binding key's copy, see copyBindingKey; 0 without.
+	copied atomic.Uint64
 
 	// Of a domain key.
 	wrapMech    uint
@@ -87,7 +91,7 @@ var kinds = map[hsm.ServiceKeyKind]kindRow{
 	},
 	hsm.BindingKey: {
 		generate: mechGenericKeyGen, keyType: pkcs11.CKK_GENERIC_SECRET, rest: bindingTemplate, may: maySign, prove: (*session).proveBinding,
-		shut: []uint{pkcs11.CKA_EXTRACTABLE},
+		shut: []uint{pkcs11.CKA_EXTRACTABLE, pkcs11.CKA_WRAP, pkcs11.CKA_UNWRAP, pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT, pkcs11.CKA_DERIVE},
 	},
 	hsm.SealingKey: {
 		generate: mechAESKeyGen, keyType: pkcs11.CKK_AES, rest: sealingTemplate, may: mayEncrypt, prove: (*session).proveSealing,
@@ -120,11 +124,12 @@ func sealingTemplate(uint) []*pkcs11.Attribute {
 	return append(usage(false, true, false), attribute(pkcs11.CKA_ALLOWED_MECHANISMS, uint(mechAESGCM)))
 }
 
-// locate finds the key's object by its CKA_ID; zero if there is none.
+// locate finds the key's object by its CKA_ID; zero if there is none. A copy, which
+// has the same, is none of the token's objects.
 func (s *session) locate(k *hsm.ServiceKey) (handle, error) {
 	m := s.engine.module
 	found, err := m.find(s.handle, []*pkcs11.Attribute{
-		attribute(pkcs11.CKA_CLASS, uint(pkcs11.CKO_SECRET_KEY)), attribute(pkcs11.CKA_ID, k.ID),
+		attribute(pkcs11.CKA_CLASS, uint(pkcs11.CKO_SECRET_KEY)), attribute(pkcs11.CKA_TOKEN, true), attribute(pkcs11.CKA_ID, k.ID),
 	})
 	if err != nil || len(found) == 0 {
 		return 0, err
@@ -147,7 +152,7 @@ func (s *session) locate(k *hsm.ServiceKey) (handle, error) {
 // create makes the key's object.
 func (s *session) create(k *hsm.ServiceKey) (handle, error) {
 	t := append(serviceTemplate(k, s.engine.wrapMech), attribute(pkcs11.CKA_VALUE_LEN, serviceKeyBytes))
-	return s.withoutSpares(t, func(t []*pkcs11.Attribute) (handle, error) {
+	return s.withoutSpares(k.Kind, t, func(t []*pkcs11.Attribute) (handle, error) {
 		return s.engine.module.generateTokenKey(s.handle, kinds[k.Kind].generate, t)
 	})
 }
@@ -171,19 +176,38 @@ func serviceTemplate(k *hsm.ServiceKey, wrapMech uint) []*pkcs11.Attribute {
 }
 
 // withoutSpares makes a token object, if need be without what the token may not know.
-func (s *session) withoutSpares(t []*pkcs11.Attribute, do func([]*pkcs11.Attribute) (handle, error)) (handle, error) {
-	// Last: SoftHSM refuses the attributes that come after MODIFIABLE.
-	t = append(t, attribute(pkcs11.CKA_COPYABLE, false), attribute(pkcs11.CKA_MODIFIABLE, false))
-	made, err := do(t)
+func (s *session) withoutSpares(kind hsm.ServiceKeyKind, t []*pkcs11.Attribute, do func([]*pkcs11.Attribute) (handle, error)) (handle, error) {
+	modifiable := false
+	if kind == hsm.BindingKey {
+		var err error
+		if modifiable, err = s.mustStayModifiable(); err != nil {
+			return 0, err
+		}
+	} else {
+		t = append(t, attribute(pkcs11.CKA_COPYABLE, false))
+	}
+	made, err := do(endOfTemplate(t, modifiable))
 	for _, spare := range spareAttributes {
 		if !mayRefuseAttribute(err) {
 			break
 		}
 		s.engine.cfg.Logger.Warn("token objects are made without an attribute, which the token may not know", "attribute", spare.name, "error", err)
 		t = slices.DeleteFunc(t, func(a *pkcs11.Attribute) bool { return a.Type == spare.kind })
-		made, err = do(t)
+		made, err = do(endOfTemplate(t, modifiable))
 	}
 	return made, err
+}
+
+// endOfTemplate adds that an object cannot be changed. It is last: SoftHSM refuses the
+// attributes that come after MODIFIABLE. A binding key is copied, see copyBindingKey,
+// and may be modifiable where it could not be copied otherwise; but only if it is held
+// to one mechanism, which nobody changes.
+func endOfTemplate(t []*pkcs11.Attribute, modifiable bool) []*pkcs11.Attribute {
+	held := slices.ContainsFunc(t, func(a *pkcs11.Attribute) bool { return a.Type == pkcs11.CKA_ALLOWED_MECHANISMS })
+	if modifiable && held {
+		return t
+	}
+	return append(slices.Clone(t), attribute(pkcs11.CKA_MODIFIABLE, false))
 }
 
 // spareAttributes are those that some tokens do not store in their own objects, in
@@ -241,6 +265,9 @@ func (s *session) bringIn(row hsm.ServiceKey, mayCreate bool) (*serviceKey, erro
 		return nil, fmt.Errorf("%s: %w", describe(&row), err)
 	}
 	k.row.ID, k.row.CheckValue = slices.Clone(row.ID), check
+	if row.Kind == hsm.BindingKey {
+		s.copyBindingKey(k)
+	}
 	return k, nil
 }
 
@@ -393,8 +420,12 @@ func (e *Engine) addServiceKeys(ctx context.Context, rows []hsm.ServiceKey, mayC
 			if next.keys == nil {
 				next.keys = map[serviceID]*serviceKey{}
 			}
-			next.keys[serviceID{row.Store, row.Kind, row.Generation}] = k
+			id := serviceID{row.Store, row.Kind, row.Generation}
+			next.keys[id] = k
 			s.engine.service.Store(next)
+			if before, ok := old.keys[id]; ok {
+				s.destroyCopy(before)
+			}
 			made <- k
 			return nil, nil
 		}}
@@ -406,11 +437,21 @@ func (e *Engine) addServiceKeys(ctx context.Context, rows []hsm.ServiceKey, mayC
 	return filled, nil
 }
 
-// dropServiceKey takes a service key out of service.
-func (e *Engine) dropServiceKey(row *hsm.ServiceKey) {
+// dropServiceKey takes a service key out of service, and has its copy destroyed.
+func (e *Engine) dropServiceKey(ctx context.Context, row *hsm.ServiceKey) {
 	next := &serviceKeys{keys: maps.Clone(e.service.Load().keys)}
-	delete(next.keys, serviceID{row.Store, row.Kind, row.Generation})
+	id := serviceID{row.Store, row.Kind, row.Generation}
+	gone, ok := next.keys[id]
+	delete(next.keys, id)
 	e.service.Store(next)
+	if !ok || gone.copied.Load() == 0 {
+		return
+	}
+	w := work{mechanism: "destroy", run: func(s *session, _ handle, _ [3][]byte) ([]byte, error) {
+		s.destroyCopy(gone)
+		return nil, nil
+	}}
+	_, _ = e.do(ctx, hsm.Call{Class: hsm.Background}, nil, &w) // else it goes with the anchor session
 }
 
 // provedKeys are the rows in service, for finding them again.

@@ -121,8 +121,11 @@ func TestServiceKeysCannotBeMisused(t *testing.T) {
 		return pkcs11.ObjectHandle(k.handle)
 	}
 	for _, kind := range hsm.ServiceKeyKinds {
-		if err := c.SetAttributeValue(s, object(kind), []*pkcs11.Attribute{attribute(pkcs11.CKA_DECRYPT, true)}); err == nil {
+		if err := c.SetAttributeValue(s, object(kind), []*pkcs11.Attribute{attribute(pkcs11.CKA_DECRYPT, true)}); err == nil && kind != hsm.BindingKey {
 			t.Errorf("%s key: CKA_DECRYPT could be set", kind)
+		}
+		if _, err := c.CopyObject(s, object(kind), []*pkcs11.Attribute{attribute(pkcs11.CKA_TOKEN, false)}); err == nil && kind != hsm.BindingKey {
+			t.Errorf("%s key could be copied", kind)
 		}
 		if _, err := c.GetAttributeValue(s, object(kind), []*pkcs11.Attribute{attribute(pkcs11.CKA_VALUE, nil)}); err == nil {
 			t.Errorf("%s key: CKA_VALUE could be read", kind)
