@@ -17,7 +17,7 @@ const (
 	ivBytes       = 12 // of IVs that we choose or CloudHSM writes
 	ivBytesLong   = 16 // of IVs that Luna in FIPS mode appends
 	tagBytes      = 16
-	ivBatch       = 40      // IVs fetched from the token at once
+	ivBatch       = 84      // IVs fetched from the token at once, in 63 whole blocks
 	maxInputBytes = 1 << 16 // of a plaintext or of additional data
 )
 

@@ -31,6 +31,7 @@ type pool struct {
 	refuse  error // not nil: why nobody gets a session now
 
 	background background
+	overload   [classCount]overload
 }
 
 // waiter waits for a session; granted tells how that ended.
@@ -38,6 +39,7 @@ type waiter struct {
 	class   hsm.Class
 	line    *line
 	place   *list.Element
+	since   time.Time  // when it began to wait for a session
 	granted chan grant // capacity 1
 }
 
@@ -81,12 +83,13 @@ func (p *pool) enter(on hsm.Call) (grant, *waiter) {
 	p.countLocked()
 	p.growLocked()
 	if p.queues[on.Class].length == 0 && p.mayStart(on.Class) {
+		p.overload[on.Class] = overload{}
 		return p.grantLocked(on.Class), nil
 	}
 	if !p.hasRoomLocked(on) {
 		return grant{err: fmt.Errorf("%w: %d calls are waiting", hsm.ErrBusy, p.waiting)}, nil
 	}
-	w := &waiter{class: on.Class, granted: make(chan grant, 1)}
+	w := &waiter{class: on.Class, since: p.engine.cfg.Clock(), granted: make(chan grant, 1)}
 	p.queues[on.Class].push(on.Account, w)
 	p.waiting++
 	p.wakeLocked()
@@ -100,7 +103,13 @@ func (p *pool) hasRoomLocked(on hsm.Call) bool {
 	if on.Class == hsm.Health {
 		return true
 	}
-	return room > 0 && (on.Account == "" || p.queues[on.Class].waitingFor(on.Account) < room)
+	if on.Account == "" {
+		return room > 0
+	}
+	if p.overload[on.Class].declared {
+		room = min(room, overloadQueue*p.max-p.queues[on.Class].length)
+	}
+	return p.queues[on.Class].waitingFor(on.Account) < room
 }
 
 // leave takes a waiter out of the queue; false if it was granted meanwhile.
@@ -207,6 +216,7 @@ func (p *pool) dispatchOneLocked() bool {
 		if p.queues[c].length > 0 && p.mayStart(c) {
 			w := p.queues[c].pop()
 			p.waiting--
+			p.overload[c].waited(w.since, p.engine.cfg.Clock())
 			w.granted <- p.grantLocked(c)
 			return true
 		}

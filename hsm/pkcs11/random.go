@@ -1,6 +1,7 @@
 package pkcs11
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
@@ -42,6 +43,33 @@ func (s *session) random(out []byte) error {
 	}
 	copy(out, drawn)
 	return nil
+}
+
+// Random bytes for one key are taken from a stock that is drawn at once: with a
+// token behind a network a call takes as long for a kilobyte as for a few bytes.
+const (
+	stockBytes = 1024
+	maxFew     = 64 // the most that is taken from it
+)
+
+// take returns random bytes of the token's that nobody has had before.
+func (s *session) take(n int) ([]byte, error) {
+	if n > maxFew {
+		out := make([]byte, n)
+		return out, s.random(out)
+	}
+	if len(s.stock) < n {
+		batch := make([]byte, stockBytes)
+		if err := s.random(batch); err != nil {
+			return nil, err
+		}
+		clear(s.stock)
+		s.stock = batch
+	}
+	out := bytes.Clone(s.stock[:n])
+	clear(s.stock[:n])
+	s.stock = s.stock[n:]
+	return out, nil
 }
 
 // failedRandom raises the alarm.

@@ -11,12 +11,16 @@ import (
 	"kmsgate/hsm"
 )
 
-// Reconnecting: how long between attempts; and how often within how long the
-// token may seem well after a failure of the class device before it is
-// reconnected all the same, at most once in how long.
+// Reconnecting: how long between attempts at first, and for how long at first;
+// how long then, twice as long each time; and how often it is looked meanwhile
+// whether the token is there again. And how often within how long the token may
+// seem well after a failure of the class device before it is reconnected all the
+// same, at most once in how long.
 const (
 	firstBackoff = 500 * time.Millisecond
+	hopeful      = time.Minute
 	maxBackoff   = 30 * time.Second
+	tokenLook    = 200 * time.Millisecond
 	falseAlarms  = 3
 	alarmWindow  = 10 * time.Second
 	distrustRest = time.Minute
@@ -137,7 +141,9 @@ func (e *Engine) bringBack(cause class, attempted func()) {
 	}
 	e.halt()
 	e.cfg.Logger.Warn("token lost, reconnecting", "serial", e.serial)
-	for backoff := firstBackoff; ; backoff = min(2*backoff, maxBackoff) {
+	start := e.cfg.Clock()
+	for backoff := firstBackoff; ; {
+		gone := !e.isThere()
 		err := e.rebuild(reconnect)
 		if err == nil {
 			e.cfg.Logger.Info("token back in service", "serial", e.serial, "epoch", e.epoch.Load())
@@ -149,14 +155,49 @@ func (e *Engine) bringBack(cause class, attempted func()) {
 		}
 		e.cfg.Logger.Warn("reconnect", "serial", e.serial, "error", err, "next_attempt_in", backoff)
 		attempted()
-		reconnect = true
-		select {
-		case <-e.closed:
+		reconnect = !e.pause(backoff, gone)
+		if e.isClosed() {
 			return
-		case <-e.repair.sooner:
-		case <-time.After(backoff):
+		}
+		if e.cfg.Clock().Sub(start) > hopeful {
+			backoff = min(2*backoff, maxBackoff)
 		}
 	}
+}
+
+// pause waits for the time of the next attempt. It ends early, and is true, if the
+// token, gone before, is there again: then nothing more than a login may be needed.
+func (e *Engine) pause(backoff time.Duration, gone bool) (returned bool) {
+	timer, look := time.NewTimer(backoff), time.NewTicker(tokenLook)
+	defer timer.Stop()
+	defer look.Stop()
+	for {
+		select {
+		case <-e.closed:
+			return false
+		case <-e.repair.sooner:
+			return false
+		case <-timer.C:
+			return false
+		case <-look.C:
+			there := e.isThere()
+			if there && gone {
+				return true
+			}
+			gone = !there
+		}
+	}
+}
+
+// isThere tells whether the library sees the token.
+func (e *Engine) isThere() bool {
+	e.gate.RLock()
+	defer e.gate.RUnlock()
+	if e.isClosed() {
+		return false
+	}
+	_, _, err := e.module.findSlot(e.cfg.Label, e.serial)
+	return err == nil
 }
 
 // ended ends a repair, unless the engine was halted again meanwhile.

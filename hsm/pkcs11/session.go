@@ -49,6 +49,7 @@ type session struct {
 
 	scratch []byte // input of the job; the goroutine's while it runs
 	ivs     []byte // random bytes for IVs, each used once
+	stock   []byte // random bytes for keys, likewise; cleared as they are used
 	lastIV  []byte // of the encryption before
 	drawn   lastBlock
 }
@@ -116,6 +117,7 @@ func (s *session) serve() {
 		s.releaseEntry()
 		break
 	}
+	clear(s.stock)
 	if s.unused != nil {
 		<-s.unused
 	}

@@ -211,10 +211,7 @@ func (e *Engine) Random(ctx context.Context, on hsm.Call, n int) ([]byte, error)
 	if n < 1 || n > MaxRandomBytes {
 		return nil, fmt.Errorf("%w: %d random bytes", hsm.ErrUnsupported, n)
 	}
-	w := work{mechanism: "random", run: func(s *session, _ handle, _ [3][]byte) ([]byte, error) {
-		out := make([]byte, n)
-		return out, s.random(out)
-	}}
+	w := work{mechanism: "random", run: func(s *session, _ handle, _ [3][]byte) ([]byte, error) { return s.take(n) }}
 	return e.do(ctx, on, nil, &w)
 }
 
