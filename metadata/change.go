@@ -93,13 +93,9 @@ func (s *Store) fillChange(ctx context.Context, v *View, tx *Tx, fn func(*Tx) ([
 	if len(event) == 0 {
 		return nil, nil, errors.New("a change without an audit record")
 	}
-	var rows []outboxRow
-	for _, event := range append([][]byte{event}, tx.events...) {
-		row, err := s.writer.outboxInsert(ctx, tx.tx, Record{Event: event})
-		if err != nil {
-			return nil, nil, err
-		}
-		rows = append(rows, row)
+	rows, err := s.writer.outboxInsert(ctx, tx.tx, append([][]byte{event}, tx.events...)...)
+	if err != nil {
+		return nil, nil, err
 	}
 	seen := v.versions()
 	covered := s.cache.covered(seen)

@@ -21,17 +21,21 @@ type outboxRow struct {
 
 const insertOutbox = `INSERT INTO audit_outbox (id, stream, record) VALUES (@id, @stream, @record)`
 
-// outboxInsert puts the record of a change into the outbox, in the change's own
+// outboxInsert puts the records of a change into the outbox, in the change's own
 // transaction.
-func (w *writer) outboxInsert(ctx context.Context, tx pgx.Tx, r Record) (outboxRow, error) {
-	if len(r.Event) > audit.MaxRecordBytes {
-		return outboxRow{}, fmt.Errorf("audit record of %d bytes, more than %d", len(r.Event), audit.MaxRecordBytes)
+func (w *writer) outboxInsert(ctx context.Context, tx pgx.Tx, events ...[]byte) ([]outboxRow, error) {
+	var batch pgx.Batch
+	rows := make([]outboxRow, 0, len(events))
+	stream := uuid.UUID(w.current())
+	for _, event := range events {
+		if len(event) > audit.MaxRecordBytes {
+			return nil, fmt.Errorf("audit record of %d bytes, more than %d", len(event), audit.MaxRecordBytes)
+		}
+		row := outboxRow{id: uuid.New(), record: Record{Event: event}}
+		batch.Queue(insertOutbox, pgx.StrictNamedArgs{"id": row.id, "stream": stream, "record": event})
+		rows = append(rows, row)
 	}
-	row := outboxRow{id: uuid.New(), record: r}
-	_, err := tx.Exec(ctx, insertOutbox, pgx.StrictNamedArgs{
-		"id": row.id, "stream": uuid.UUID(w.current()), "record": r.Event,
-	})
-	return row, wrap(err, "audit outbox")
+	return rows, wrap(tx.SendBatch(ctx, &batch).Close(), "audit outbox")
 }
 
 // committed hands over the records of a change that has been committed, and does

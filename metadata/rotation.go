@@ -208,13 +208,13 @@ func (tx *Tx) RotateKey(ctx context.Context, c Claim, d *DueRotation, made *Mate
 	}
 	err := tx.lockRelated(ctx, d.Name())
 	if err == nil {
-		err = tx.exactlyOne(ctx, finishRotation, d.Name().args(), pgx.StrictNamedArgs{
+		var batch pgx.Batch
+		batch.Queue(finishRotation, with(d.Name().args(), pgx.StrictNamedArgs{
 			"holder": c.Holder, "now": c.Now, "next": next, "onDemand": onDemand,
 			"period": orNull(d.Rotation.PeriodDays), "nextSeen": d.Rotation.NextAt, "requestedSeen": d.Rotation.RequestedAt,
-		})
-	}
-	if err == nil {
-		err = tx.makeCurrent(ctx, c, d, d.Region, made)
+		}))
+		tx.queueCurrent(&batch, c, d, d.Region, made)
+		err = tx.eachOne(ctx, &batch)
 	}
 	switch {
 	case err != nil:
@@ -226,21 +226,19 @@ func (tx *Tx) RotateKey(ctx context.Context, c Claim, d *DueRotation, made *Mate
 	return wrap(err, "rotate key %s", d.ID)
 }
 
-// makeCurrent makes another material the current one of the key in a region.
-func (tx *Tx) makeCurrent(ctx context.Context, c Claim, d *DueRotation, region string, made *Material) error {
+// queueCurrent adds what makes another material the current one of the key in a
+// region.
+func (tx *Tx) queueCurrent(batch *pgx.Batch, c Claim, d *DueRotation, region string, made *Material) {
 	k := d.Key
 	k.Region = region
 	id := k.Name().args()
-	err := tx.exactlyOne(ctx, retireMaterial, id, pgx.StrictNamedArgs{"current": d.Current[:]})
-	switch {
-	case err != nil:
-	case made == nil:
-		err = tx.exactlyOne(ctx, promoteMaterial, id, d.promotion(c))
-	default:
-		_, err = tx.tx.Exec(ctx, insertMaterial, materialArgs(k, *made))
+	batch.Queue(retireMaterial, with(id, pgx.StrictNamedArgs{"current": d.Current[:]}))
+	if made == nil {
+		batch.Queue(promoteMaterial, with(id, d.promotion(c)))
+	} else {
+		batch.Queue(insertMaterial, materialArgs(k, *made))
 	}
 	tx.touch(k.Account, target{kindKey, k.Region, k.ID})
-	return err
 }
 
 // promotion are the arguments about the imported material that becomes current.
@@ -264,11 +262,10 @@ func (tx *Tx) rotateReplicas(ctx context.Context, c Claim, d *DueRotation, copie
 		if State(r.State) == Creating || i < 0 {
 			return fmt.Errorf("%w: the replica in %s lacks the new material", ErrClaim, r.Region)
 		}
-		if err := tx.makeCurrent(ctx, c, d, r.Region, &copies[i]); err != nil {
-			return err
-		}
-		name := KeyName{r.Region, d.Account, d.ID}
-		if err := tx.exactlyOne(ctx, raiseReplica, name.args(), nil); err != nil {
+		var batch pgx.Batch
+		tx.queueCurrent(&batch, c, d, r.Region, &copies[i])
+		batch.Queue(raiseReplica, KeyName{r.Region, d.Account, d.ID}.args())
+		if err := tx.eachOne(ctx, &batch); err != nil {
 			return err
 		}
 	}
@@ -282,6 +279,27 @@ func (tx *Tx) exactlyOne(ctx context.Context, sql string, id, more pgx.StrictNam
 		err = ErrClaim
 	}
 	return err
+}
+
+// eachOne runs statements of which each must change one row; ErrClaim if one does
+// not.
+func (tx *Tx) eachOne(ctx context.Context, batch *pgx.Batch) (err error) {
+	results := tx.tx.SendBatch(ctx, batch)
+	defer func() {
+		if e := results.Close(); err == nil { // of a claim that does not stand the rest says nothing
+			err = e
+		}
+	}()
+	for range batch.Len() {
+		tag, err := results.Exec()
+		if err != nil {
+			return err
+		}
+		if tag.RowsAffected() != 1 {
+			return ErrClaim
+		}
+	}
+	return nil
 }
 
 const selectWorn = `

@@ -105,7 +105,10 @@ type OutboxRow = outboxRow
 // over to nobody.
 func (w *Writer) InsertOutbox(ctx context.Context, event []byte) (row OutboxRow, err error) {
 	err = pgx.BeginFunc(ctx, w.Pool, func(tx pgx.Tx) error {
-		row, err = w.w.outboxInsert(ctx, tx, Record{Event: event})
+		rows, err := w.w.outboxInsert(ctx, tx, event)
+		if err == nil {
+			row = rows[0]
+		}
 		return err
 	})
 	return row, err

@@ -32,7 +32,9 @@ operations a second and its CPU microseconds for one, the ratio, latency as the 
 gateway, and CPU microseconds a request of the gateway, the load client and
 Postgres. The second table splits those of the gateway by a CPU profile: log is
 the log and the metrics, pipeline what is left of package gateway. Set TMPDIR to
-measure on another disk.`
+measure on another disk.
+
+kmsgate bench rotation, keys and overload measure something else; -h of each says what.`
 
 // benchOptions are the flags of bench.
 type benchOptions struct {
@@ -49,6 +51,9 @@ type benchOptions struct {
 func runBench(ctx context.Context, p *program, args []string) error {
 	if len(args) == 1 && benchRoles[args[0]] != nil {
 		return p.runRole(ctx, args[0])
+	}
+	if len(args) > 0 && benchModes[args[0]] != nil {
+		return benchModes[args[0]](ctx, p, args[1:])
 	}
 	set := p.flags("bench [flags]", benchUsage)
 	var o benchOptions
@@ -110,7 +115,7 @@ type bench struct {
 // bench measures and returns the report.
 func (p *program) bench(ctx context.Context, o benchOptions) (r *benchReport, err error) {
 	fmt.Fprintln(p.stderr, "bench: setting up a token, a database and a gateway")
-	e, err := openBenchEnvironment(ctx)
+	e, err := openBenchEnvironment(ctx, 0, false)
 	if err != nil {
 		return nil, err
 	}

@@ -28,6 +28,8 @@ type benchEnvironment struct {
 	server     *pgserver.Server
 	postmaster int
 	token      softhsm.Token
+	shim       *softhsm.Shim // in front of the token, to make it slow; nil if there is none
+	sessions   int           // of the token; zero for the default
 	registry   *prometheus.Registry
 	installed  *installation
 	signer     benchSigner
@@ -46,15 +48,17 @@ const (
 )
 
 // openBenchEnvironment makes the environment and serves. The caller closes it.
-func openBenchEnvironment(ctx context.Context) (*benchEnvironment, error) {
-	e := &benchEnvironment{registry: newRegistry()}
-	if err := e.open(ctx); err != nil {
+// sessions is how many the token gets, zero for its default; with a shim it can be
+// made slow.
+func openBenchEnvironment(ctx context.Context, sessions int, shim bool) (*benchEnvironment, error) {
+	e := &benchEnvironment{registry: newRegistry(), sessions: sessions}
+	if err := e.open(ctx, shim); err != nil {
 		return nil, errors.Join(err, e.close(ctx))
 	}
 	return e, nil
 }
 
-func (e *benchEnvironment) open(ctx context.Context) (err error) {
+func (e *benchEnvironment) open(ctx context.Context, shim bool) (err error) {
 	if e.dir, err = os.MkdirTemp("", "kmsgate-bench-"); err != nil {
 		return err
 	}
@@ -66,6 +70,12 @@ func (e *benchEnvironment) open(ctx context.Context) (err error) {
 	}
 	if e.token, err = softhsm.Provision(filepath.Join(e.dir, "softhsm"), devToken); err != nil {
 		return err
+	}
+	if shim {
+		if e.shim, err = softhsm.NewShim(e.dir); err != nil {
+			return err
+		}
+		e.token.Module = e.shim.Module
 	}
 	if err := metadata.CreateDatabase(ctx, e.server.URL("postgres"), devDatabase, ""); err != nil {
 		return err
@@ -96,7 +106,7 @@ func (e *benchEnvironment) config() *config {
 		Listen: "127.0.0.1:0", Instance: "bench", Throttling: &off, Database: databaseConfig{URL: e.server.URL(devDatabase)},
 		Modules: []moduleConfig{{
 			Path: e.token.Module, Environment: map[string]string{"SOFTHSM2_CONF": e.token.ConfPath},
-			Tokens: []tokenConfig{{Name: devToken, Serial: e.token.Serial, PINFile: e.token.PINFile}},
+			Tokens: []tokenConfig{{Name: devToken, Serial: e.token.Serial, PINFile: e.token.PINFile, MaxSessions: e.sessions}},
 		}},
 		Regions: []regionConfig{{Name: benchRegion, Store: "default-" + benchRegion, Token: devToken}},
 	}
@@ -151,6 +161,9 @@ func (e *benchEnvironment) close(ctx context.Context) error {
 	clear(e.signer.Secret)
 	if e.log != nil {
 		errs = append(errs, e.log.Close())
+	}
+	if e.shim != nil {
+		errs = append(errs, e.shim.Close())
 	}
 	if e.server != nil {
 		errs = append(errs, e.server.Stop())

@@ -41,6 +41,7 @@ type Reconciler struct {
 	wake    map[string]chan struct{} // by job
 
 	committing chan struct{} // holds an element for each change that is being committed
+	together   together
 	transports transports
 }
 
@@ -51,7 +52,7 @@ const maxCommitting = 4
 func New(c Config) *Reconciler {
 	r := &Reconciler{
 		Config: c, Holder: uuid.New(), metrics: newMetrics(c.Metrics), watched: newWatched(c.Metrics), wake: map[string]chan struct{}{},
-		committing: make(chan struct{}, maxCommitting),
+		committing: make(chan struct{}, maxCommitting), together: together{waiting: map[string][]*waitingChange{}},
 		transports: transports{pairs: map[string]transport{}},
 	}
 	for _, j := range jobs {

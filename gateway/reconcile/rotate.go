@@ -92,7 +92,7 @@ func (r *Reconciler) rotate(ctx context.Context, c metadata.Claim, d *metadata.D
 		current = made.MaterialID
 	}
 	next, event := nextRotation(d, c.Now), rotationEvent(d, current, c.Now)
-	err := r.commit(ctx, func(tx *metadata.Tx) ([]byte, error) {
+	err := r.commitTogether(ctx, d.Account, func(tx *metadata.Tx) ([]byte, error) {
 		if err := tx.RotateKey(ctx, c, d, made, next, copies...); err != nil {
 			return nil, err
 		}
