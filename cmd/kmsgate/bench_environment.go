@@ -108,6 +108,7 @@ func (e *benchEnvironment) config() *config {
 			Path: e.token.Module, Environment: map[string]string{"SOFTHSM2_CONF": e.token.ConfPath},
 			Tokens: []tokenConfig{{Name: devToken, Serial: e.token.Serial, PINFile: e.token.PINFile, MaxSessions: e.sessions}},
 		}},
+		Quotas:  quotaConfig{KeysPerAccount: 10 * metadata.MaxKeys},
 		Regions: []regionConfig{{Name: benchRegion, Store: "default-" + benchRegion, Token: devToken}},
 	}
 }

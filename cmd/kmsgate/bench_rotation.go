@@ -205,22 +205,22 @@ func (b *rotationBench) makeDue(ctx context.Context) error {
 // whileDue measures the load while keys are rotated until there were all.
 func (b *rotationBench) whileDue(ctx context.Context, l benchLoad, all float64) error {
 	var took usage
-	var rotated float64
+	var made float64
 	engine := b.installed.engines[0]
 	before := engine.Stats()
 	after := before
 	answer, err := b.load(ctx, l, func() (func() error, error) {
-		from, err := b.awaitRotated(ctx, all-float64(len(b.keys))+1)
-		used, e := b.usage()
+		_, err := b.awaitRotated(ctx, all-float64(len(b.keys))+1)
+		from, e := b.generated()
+		used, e2 := b.usage()
 		before = engine.Stats()
 		return func() error {
 			after = engine.Stats()
-			used2, err := b.usage()
-			took = used2.minus(used)
-			to, e := b.rotated()
-			rotated = to - from
+			to, err := b.generated()
+			now, e := b.usage()
+			made, took = to-from, now.minus(used)
 			return errors.Join(err, e)
-		}, errors.Join(err, e)
+		}, errors.Join(err, e, e2)
 	})
 	if err != nil {
 		return err
@@ -230,7 +230,7 @@ func (b *rotationBench) whileDue(ctx context.Context, l benchLoad, all float64) 
 	}
 	b.with = append(b.with, newSample(answer, took))
 	b.taken = append(b.taken, float64(after.BackgroundTime-before.BackgroundTime)/float64(after.SharedTime-before.SharedTime))
-	b.beside = append(b.beside, rotated/answer.Elapsed.Seconds())
+	b.beside = append(b.beside, made/answer.Elapsed.Seconds())
 	return nil
 }
 
@@ -266,16 +266,29 @@ func (b *rotationBench) awaitRotated(ctx context.Context, n float64) (float64, e
 	}
 }
 
-// rotated is how many keys were rotated since the start.
-func (b *rotationBench) rotated() (n float64, err error) {
+// rotated is how many keys were rotated since the start: it grows when a batch of them
+// is done.
+func (b *rotationBench) rotated() (float64, error) {
+	return b.sum("kmsgate_reconcile_done_total", "job", "rotation")
+}
+
+// generated is how many keys the token has made since the start.
+func (b *rotationBench) generated() (float64, error) {
+	return b.sum("kmsgate_token_call_duration_seconds", "mechanism", "generate")
+}
+
+// sum adds up the counters and the counts of a name with a value of a label.
+func (b *rotationBench) sum(name, label, value string) (n float64, err error) {
 	families, err := b.registry.Gather()
 	for _, f := range families {
-		if f.GetName() != "kmsgate_reconcile_done_total" {
+		if f.GetName() != name {
 			continue
 		}
 		for _, m := range f.GetMetric() {
-			if m.GetLabel()[0].GetValue() == "rotation" {
-				n = m.GetCounter().GetValue()
+			for _, l := range m.GetLabel() {
+				if l.GetName() == label && l.GetValue() == value {
+					n += m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount())
+				}
 			}
 		}
 	}

@@ -56,8 +56,9 @@ func (r *Reconciler) claim(now time.Time) metadata.Claim {
 }
 
 // workers is how much of what it claimed a job does at once: enough for all sessions
-// of a token. How many of them the token serves, and when, is its own affair.
-const workers = 32
+// of a token, while as much waits to be committed. How many of them the token serves,
+// and when, is its own affair.
+const workers = 64
 
 // each does something about all that is due, several at once, and returns for how
 // much. An error that is lost says that there is nothing to be done any more; the
