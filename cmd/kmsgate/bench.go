@@ -34,7 +34,7 @@ Postgres. The second table splits those of the gateway by a CPU profile: log is
 the log and the metrics, pipeline what is left of package gateway. Set TMPDIR to
 measure on another disk.
 
-kmsgate bench rotation, keys and overload measure something else; -h of each says what.`
+kmsgate bench rotation and kmsgate bench keys measure something else; -h of each says what.`
 
 // benchOptions are the flags of bench.
 type benchOptions struct {

@@ -272,3 +272,68 @@ func TestEveryAlgorithmOfTheTokenIsBenched(t *testing.T) {
 		}
 	}
 }
+
+func TestBenchModesReport(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		mode string
+		args []string
+		rows int
+	}{
+		{"rotation", []string{"-keys=1500", "-rounds=1", "-duration=100ms", "-connections=2"}, 4},
+		{"keys", []string{"-keys=400", "-rounds=1"}, 8},
+	} {
+		t.Run(c.mode, func(t *testing.T) {
+			temporary := t.TempDir()
+			out := runBenchProgram(t, temporary, append([]string{c.mode, "-json"}, c.args...)...)
+			decoder := json.NewDecoder(bytes.NewReader(out))
+			decoder.DisallowUnknownFields()
+			var r modeReport
+			if err := decoder.Decode(&r); err != nil {
+				t.Fatalf("%v in %s", err, out)
+			}
+			if len(r.Rows) != c.rows {
+				t.Errorf("%d rows, want %d: %s", len(r.Rows), c.rows, out)
+			}
+			for _, row := range r.Rows {
+				if len(row.Values) != len(r.Columns) || slices.Max(row.Values) <= 0 {
+					t.Errorf("%s: %v, want a value for each of %v and one above zero", row.Name, row.Values, r.Columns)
+				}
+			}
+			if left, err := os.ReadDir(temporary); err != nil || len(left) > 0 {
+				t.Errorf("left behind: %v, %v", left, err)
+			}
+		})
+	}
+}
+
+func TestBenchModesRefuseSenselessFlags(t *testing.T) {
+	t.Parallel()
+	for mode, flags := range map[string][]string{
+		"rotation": {"-keys=99", "-rounds=0", "-connections=0", "-duration=0s", "-latency=-1s"},
+		"keys":     {"-keys=100", "-rounds=0"},
+	} {
+		for _, flag := range flags {
+			var stderr bytes.Buffer
+			p := &program{stdout: &stderr, stderr: &stderr}
+			name, _, _ := strings.Cut(flag, "=")
+			if code := p.main(t.Context(), []string{"bench", mode, flag}); code != exitUsage || !strings.Contains(stderr.String(), name) {
+				t.Errorf("%s %s: exit code %d, %q, want %d and its name", mode, flag, code, &stderr, exitUsage)
+			}
+		}
+	}
+}
+
+func TestBenchModeTable(t *testing.T) {
+	t.Parallel()
+	r := &modeReport{Version: "v1", CPUs: 2, Title: "two rounds", Columns: []string{"keys/s", "ratio"}}
+	r.add("one", []float64{900, 1100, 1000}, []float64{0.5, 0.25})
+	var b strings.Builder
+	if err := r.print(&b, false); err != nil {
+		t.Fatal(err)
+	}
+	want := strings.Fields("kmsgate v1, 2 CPUs, two rounds keys/s ratio one 1000 0.375")
+	if diff := cmp.Diff(want, strings.Fields(b.String())); diff != "" {
+		t.Errorf("table (-want +got):\n%s", diff)
+	}
+}
