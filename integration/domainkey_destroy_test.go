@@ -110,6 +110,8 @@ func (s *site) wantRefusedBefore(t *testing.T, backup string) {
 	t.Helper()
 	s.wantRefused(t, "the newest generation", 1, backup, "generation 1 is the newest")
 	s.wantRefused(t, "a generation that is not there", 7, backup, "has no generation 7 of its domain key; the newest is 1")
+	// 1, if 64 bits become 32.
+	s.kmsgate(t, destroyGeneration(1<<32+1, backup, "-yes")...).wantFailure(t, "a generation that is no such number", 2, "there is none so high")
 	for _, missing := range [][]string{{"-generation", "1"}, {"-backup", backup}} {
 		s.kmsgate(t, append([]string{"hsm", "destroy-domain-key", "-yes"}, missing...)...).wantFailure(t, "an argument that is missing", 2, "is missing")
 	}

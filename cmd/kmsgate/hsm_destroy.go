@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -40,6 +41,8 @@ func runHSMDestroyDomainKey(ctx context.Context, p *program, args []string) erro
 		return err
 	}
 	switch {
+	case *generation > math.MaxInt32:
+		return usagef("-generation is %d: there is none so high; kmsgate hsm inspect shows them", *generation)
 	case *generation < 1:
 		return usagef("-generation is missing: the number of the generation to be destroyed; kmsgate hsm inspect shows them")
 	case *backup == "":
@@ -52,7 +55,7 @@ func runHSMDestroyDomainKey(ctx context.Context, p *program, args []string) erro
 		if err != nil {
 			return err
 		}
-		d := &destruction{installation: i, p: p, region: r, generation: int32(*generation), workers: *workers} //nolint:gosec // none is so high
+		d := &destruction{installation: i, p: p, region: r, generation: int32(*generation), workers: *workers}
 		return i.store.Exclusively(ctx, "rows of "+r.Store, func(ctx context.Context) error {
 			return d.run(ctx, *backup, *yes)
 		})

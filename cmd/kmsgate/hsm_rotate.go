@@ -17,7 +17,9 @@ const hsmRotateUsage = `Makes a new generation of a key store's domain and bindi
 moves all keys of the store to it, inside the token: each blob is unwrapped there
 and wrapped again, and each row is bound anew. Keys, ciphertexts and callers notice
 nothing, and the gateway may serve meanwhile. The old generation stays and opens what
-old backups have, until kmsgate hsm destroy-domain-key.
+old backups have, until kmsgate hsm destroy-domain-key. BACK UP THE HSM AFTERWARDS, AT
+ONCE: an older backup of it does not have the new generation, and nothing else opens what
+is under that.
 
 Cut off at any point, it goes on where it was when it is run again: as long as a row
 names an older generation no new one is made. Of several at once one works at a time.
@@ -123,7 +125,8 @@ func (i *installation) rotateDomainKey(ctx context.Context, p *program, r region
 			return err
 		}
 		fmt.Fprintf(p.stdout, "All rows of key store %s are under generation %d of its domain key; %d were moved.\n", r.Store, to, m.moved.Load())
-		fmt.Fprintf(p.stdout, "Older generations still open what backups have. Make a backup now; once it is restored for a\ntest, they can be destroyed: kmsgate hsm destroy-domain-key -h\n")
+		fmt.Fprintf(p.stdout, "Back up the HSM now: an older backup of it does not have that generation, and without it no key opens.\n"+
+			"Older generations still open what backups have. Make a backup of the database, too; once it is restored for a\ntest, they can be destroyed: kmsgate hsm destroy-domain-key -h\n")
 		return nil
 	})
 }
