@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"kmsgate/gateway/kmsapi"
+	"kmsgate/gateway/reconcile"
 	"kmsgate/hsm"
 	"kmsgate/hsm/keyspec"
 	"kmsgate/metadata"
@@ -118,14 +119,23 @@ func (c *call) importKeyMaterial(in *kmsapi.ImportKeyMaterialRequest) (work[kmsa
 	}
 	var p metadata.ImportParameters
 	var material metadata.Material
+	lapsed := key.Lapsed(c.now)
+	if importKind(in) != metadata.NewMaterial {
+		lapsed = nil // it is in nobody's way
+	}
 	do := func(ctx context.Context) (_ *kmsapi.ImportKeyMaterialResponse, err error) {
 		if p, err = c.importParameters(ctx, key, in.ImportToken); err != nil {
 			return nil, err
 		}
-		material, err = c.opened(ctx, in, key, &p)
-		return nil, err
+		if material, err = c.opened(ctx, in, key, &p); err != nil || lapsed == nil || lapsed.MaterialID == material.MaterialID {
+			return nil, err
+		}
+		return nil, c.forget(ctx, key, lapsed)
 	}
 	commit := func(ctx context.Context, tx *metadata.Tx) (*kmsapi.ImportKeyMaterialResponse, error) {
+		if err := c.dropLapsed(ctx, tx, key, lapsed); err != nil {
+			return nil, err
+		}
 		if err := tx.ImportMaterial(ctx, material, importKind(in), p.ID, c.now); err != nil {
 			return nil, importRefused(key, material.MaterialID, err)
 		}
@@ -134,6 +144,22 @@ func (c *call) importKeyMaterial(in *kmsapi.ImportKeyMaterialRequest) (work[kmsa
 		return out, nil
 	}
 	return work[kmsapi.ImportKeyMaterialResponse]{do: do, commit: commit}, nil
+}
+
+// dropLapsed erases what waited for a rotation and has expired, as the job of expiry
+// would in a while, with its record. What is not there any more is in nobody's way.
+func (c *call) dropLapsed(ctx context.Context, tx *metadata.Tx, key *metadata.KeyEntry, lapsed *metadata.Material) error {
+	if lapsed == nil {
+		return nil
+	}
+	record, err := reconcile.DropExpired(ctx, tx, key.Name(), lapsed.MaterialID, c.now)
+	if errors.Is(err, metadata.ErrNotFound) {
+		return nil
+	}
+	if err == nil {
+		tx.AlsoRecord(record)
+	}
+	return err
 }
 
 // checkImport refuses what can be refused before the material is opened.
@@ -226,7 +252,7 @@ func (c *call) takes(key *metadata.KeyEntry, id hsm.MaterialID, kind metadata.Im
 			primary = related[i]
 		}
 	}
-	return importRefused(key, id, key.Takes(id, kind, primary))
+	return importRefused(key, id, key.Takes(id, kind, c.now, primary))
 }
 
 // importRefused is what the caller hears if the key does not take the material, or if

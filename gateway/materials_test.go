@@ -126,6 +126,51 @@ func TestOneMaterialWaits(t *testing.T) {
 	}
 }
 
+// TestExpiredMaterialIsInNobodysWay: new material, another or the same, takes the place
+// of what waited and has expired, before the job has run, and what was asked of it goes
+// with it. An import that is refused leaves it there.
+func TestExpiredMaterialIsInNobodysWay(t *testing.T) {
+	f := newFixture(t, nil)
+	key := f.external(t)
+	f.bring(t, key, 1, nil)
+	for n, next := range []byte{3, 4, 4} {
+		until := f.now().Add(time.Hour).Truncate(time.Second)
+		f.bring(t, key, 4, object{"ImportType": "NEW_KEY_MATERIAL", "ExpirationModel": nil, "ValidTo": until.Unix()})
+		f.must(t, "RotateKeyOnDemand", object{"KeyId": key})
+		f.skew.Add(int64(until.Sub(f.now())))
+		f.refuses(t, "what the key has", "ImportKeyMaterial", f.wrapped(t, key, bytes.Repeat([]byte{1}, 32), asNew), kmsapi.IncorrectKeyMaterialException)
+		if got := f.count(t, "DeleteExpiredKeyMaterial"); got != n {
+			t.Errorf("after an import that was refused, %d expiries are on record, want %d", got, n)
+		}
+		id := f.bring(t, key, next, asNew)
+		f.wantStates(t, "after new material came", key, "CURRENT IMPORTED ;PENDING_ROTATION IMPORTED ;")
+		if materials, _ := f.materialsOf(t, key); materials[1].KeyMaterialID != id || !materials[1].ValidTo.IsZero() {
+			t.Errorf("what waits is %+v, want %s", materials[1], id)
+		}
+		if s := f.status(t, key); s.OnDemandRotationStartDate != 0 {
+			t.Errorf("the rotation to what has expired is still asked for: %+v", s)
+		}
+		if got := f.count(t, "DeleteExpiredKeyMaterial"); got != n+1 {
+			t.Errorf("%d expiries are on record, want %d", got, n+1)
+		}
+		if done, err := f.reconciler.ExpireMaterial(t.Context(), f.now()); done != 0 || err != nil {
+			t.Errorf("ExpireMaterial = %d, %v, want nothing to be left", done, err)
+		}
+		f.must(t, "DeleteImportedKeyMaterial", object{"KeyId": key, "KeyMaterialId": id})
+	}
+}
+
+// count is how many records there are of an event.
+func (f *fixture) count(t *testing.T, name string) (n int) {
+	t.Helper()
+	for _, e := range f.events(t) {
+		if e.EventName == name {
+			n++
+		}
+	}
+	return n
+}
+
 // TestImportedKeysNeedAllTheirMaterials: one that is deleted or has expired makes the
 // whole key wait.
 func TestImportedKeysNeedAllTheirMaterials(t *testing.T) {

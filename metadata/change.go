@@ -131,7 +131,7 @@ type Tx struct {
 }
 
 // AlsoRecord adds a finished audit record to the change: that of another account
-// that it concerns.
+// that it concerns, or of something else that it does.
 func (tx *Tx) AlsoRecord(event []byte) { tx.events = append(tx.events, event) }
 
 // touch notes that something that may be cached changes.

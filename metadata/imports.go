@@ -146,11 +146,28 @@ func taken(kind ImportKind, some, known bool, pending []byte) error {
 	return nil
 }
 
+// Lapsed is the material that waits for a rotation and has expired by now: new material
+// takes its place. Nil if there is none.
+func (k *KeyEntry) Lapsed(now time.Time) *Material {
+	for i := range k.Materials {
+		if m := &k.Materials[i]; m.Pending && !m.Present(now) {
+			return m
+		}
+	}
+	return nil
+}
+
 // Takes is nil if the key takes material as what it is imported as, as far as the
-// entry tells, and for a replica that of its primary key: [Tx.ImportMaterial] decides.
-// ErrOtherMaterial or *PendingMaterialError if not. primary is nil for other keys.
-func (k *KeyEntry) Takes(id hsm.MaterialID, kind ImportKind, primary *KeyEntry) error {
-	known := k.Material(id) != nil
+// entry tells, and for a replica that of its primary key: [Tx.ImportMaterial] decides,
+// once what has lapsed was dropped for new material. ErrOtherMaterial or
+// *PendingMaterialError if not. primary is nil for other keys.
+func (k *KeyEntry) Takes(id hsm.MaterialID, kind ImportKind, now time.Time, primary *KeyEntry) error {
+	var lapsed *Material
+	if kind == NewMaterial {
+		lapsed = k.Lapsed(now)
+	}
+	m := k.Material(id)
+	known := m != nil && m != lapsed
 	if primary != nil && !known {
 		m := primary.Material(id)
 		if known = m != nil && m.Pending; !known {
@@ -159,7 +176,7 @@ func (k *KeyEntry) Takes(id hsm.MaterialID, kind ImportKind, primary *KeyEntry) 
 	}
 	var pending []byte
 	for i := range k.Materials {
-		if m := &k.Materials[i]; m.Pending {
+		if m := &k.Materials[i]; m.Pending && m != lapsed {
 			pending = m.MaterialID[:]
 		}
 	}

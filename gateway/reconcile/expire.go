@@ -49,15 +49,20 @@ func (r *Reconciler) expire(ctx context.Context, m *metadata.ExpiredMaterial, no
 		}
 	}
 	name := metadata.KeyName{Region: m.Region, Account: m.Account, ID: m.KeyID}
-	return r.commit(ctx, func(tx *metadata.Tx) ([]byte, error) {
-		if err := tx.DropMaterial(ctx, m.Region, m.Account, m.KeyID, m.ID, &now); err != nil {
-			return nil, err
-		}
-		event := eventOf(name, materialExpired, now, audit.String("keyMaterialId", m.ID.String()))
-		return event, tx.QueueEvent(ctx, metadata.Event{
-			Type: metadata.MaterialExpired, Account: m.Account, Region: m.Region, KeyID: m.KeyID, At: now,
-			Detail: map[string]string{"key-material-id": m.ID.String()},
-		})
+	return r.commit(ctx, func(tx *metadata.Tx) ([]byte, error) { return DropExpired(ctx, tx, name, m.ID, now) })
+}
+
+// DropExpired erases a material that has expired by now and returns the finished
+// record of it. The token has destroyed what it had of the material. Errors are those
+// of [metadata.Tx.DropMaterial].
+func DropExpired(ctx context.Context, tx *metadata.Tx, key metadata.KeyName, id hsm.MaterialID, now time.Time) ([]byte, error) {
+	if err := tx.DropMaterial(ctx, key.Region, key.Account, key.ID, id, &now); err != nil {
+		return nil, err
+	}
+	event := eventOf(key, materialExpired, now, audit.String("keyMaterialId", id.String()))
+	return event, tx.QueueEvent(ctx, metadata.Event{
+		Type: metadata.MaterialExpired, Account: key.Account, Region: key.Region, KeyID: key.ID, At: now,
+		Detail: map[string]string{"key-material-id": id.String()},
 	})
 }
 
