@@ -25,6 +25,7 @@ var floors = map[string]int{
 
 	"gateway": 4,
 
+	"hsm/worker":            3,
 	"gateway/identity":      3,
 	"gateway/reconcile":     3,
 	"metadata/metadatatest": 3,
