@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/pprof"
+	"slices"
 	"time"
 )
 
@@ -43,6 +44,7 @@ type benchOptions struct {
 	rounds      int
 	keys        int
 	only        string
+	isolation   string
 	json        bool
 	profiles    string
 	kinds       []benchKind // those that match only
@@ -62,6 +64,7 @@ func runBench(ctx context.Context, p *program, args []string) error {
 	set.IntVar(&o.rounds, "rounds", 3, "`rounds` of each kind")
 	set.IntVar(&o.keys, "keys", 20000, "`keys` to make for the second comparison; 0 leaves it out")
 	set.StringVar(&o.only, "only", "", "measure only kinds whose names match this `expression`, such as '^Encrypt|RSA_2048'")
+	set.StringVar(&o.isolation, "isolation", isolationNone, "`where` the token's library runs: none or process, as in the configuration")
 	set.BoolVar(&o.json, "json", false, "print JSON instead of tables")
 	set.StringVar(&o.profiles, "profiles", "", "`directory` to keep the CPU profiles in")
 	if err := p.parse(set, args); err != nil {
@@ -94,6 +97,8 @@ func (o *benchOptions) check() error {
 		return usagef("-connections: 1 to %d", fewKeys)
 	case o.rounds < 1:
 		return usagef("-rounds: at least 1")
+	case !slices.Contains(isolations, o.isolation):
+		return usagef("-isolation: none or process")
 	case o.keys < 0:
 		return usagef("-keys: not negative")
 	}
@@ -115,7 +120,7 @@ type bench struct {
 // bench measures and returns the report.
 func (p *program) bench(ctx context.Context, o benchOptions) (r *benchReport, err error) {
 	fmt.Fprintln(p.stderr, "bench: setting up a token, a database and a gateway")
-	e, err := openBenchEnvironment(ctx, 0, false)
+	e, err := openBenchEnvironment(ctx, benchToken{isolation: o.isolation})
 	if err != nil {
 		return nil, err
 	}

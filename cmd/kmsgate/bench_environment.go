@@ -29,16 +29,23 @@ type benchEnvironment struct {
 	postmaster int
 	token      softhsm.Token
 	shim       *softhsm.Shim // in front of the token, to make it slow; nil if there is none
-	sessions   int           // of the token; zero for the default
 	registry   *prometheus.Registry
-	installed  *installation
-	signer     benchSigner
-	keys       []string // ids of symmetric keys that exist
-	others     []string // ids of the keys of other kinds
+	benchToken
+	installed *installation
+	signer    benchSigner
+	keys      []string // ids of symmetric keys that exist
+	others    []string // ids of the keys of other kinds
 
 	stop   context.CancelFunc // ends the serving
 	served chan error
 	log    io.Closer
+}
+
+// benchToken is how the token is used.
+type benchToken struct {
+	sessions  int    // zero for the default
+	far       bool   // a shim is in front of it, which can make it slow
+	isolation string // of the library
 }
 
 // benchAccount and benchRegion are whose keys are used, and where.
@@ -48,17 +55,15 @@ const (
 )
 
 // openBenchEnvironment makes the environment and serves. The caller closes it.
-// sessions is how many the token gets, zero for its default; with a shim it can be
-// made slow.
-func openBenchEnvironment(ctx context.Context, sessions int, shim bool) (*benchEnvironment, error) {
-	e := &benchEnvironment{registry: newRegistry(), sessions: sessions}
-	if err := e.open(ctx, shim); err != nil {
+func openBenchEnvironment(ctx context.Context, t benchToken) (*benchEnvironment, error) {
+	e := &benchEnvironment{registry: newRegistry(), benchToken: t}
+	if err := e.open(ctx); err != nil {
 		return nil, errors.Join(err, e.close(ctx))
 	}
 	return e, nil
 }
 
-func (e *benchEnvironment) open(ctx context.Context, shim bool) (err error) {
+func (e *benchEnvironment) open(ctx context.Context) (err error) {
 	if e.dir, err = os.MkdirTemp("", "kmsgate-bench-"); err != nil {
 		return err
 	}
@@ -71,7 +76,7 @@ func (e *benchEnvironment) open(ctx context.Context, shim bool) (err error) {
 	if e.token, err = softhsm.Provision(filepath.Join(e.dir, "softhsm"), devToken); err != nil {
 		return err
 	}
-	if shim {
+	if e.far {
 		if e.shim, err = softhsm.NewShim(e.dir); err != nil {
 			return err
 		}
@@ -105,7 +110,7 @@ func (e *benchEnvironment) config() *config {
 	return &config{
 		Listen: "127.0.0.1:0", Instance: "bench", Throttling: &off, Database: databaseConfig{URL: e.server.URL(devDatabase)},
 		Modules: []moduleConfig{{
-			Path: e.token.Module, Environment: map[string]string{"SOFTHSM2_CONF": e.token.ConfPath},
+			Path: e.token.Module, Environment: map[string]string{"SOFTHSM2_CONF": e.token.ConfPath}, Isolation: e.isolation,
 			Tokens: []tokenConfig{{Name: devToken, Serial: e.token.Serial, PINFile: e.token.PINFile, MaxSessions: e.sessions}},
 		}},
 		Quotas:  quotaConfig{KeysPerAccount: 10 * metadata.MaxKeys},

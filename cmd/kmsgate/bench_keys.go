@@ -59,7 +59,7 @@ type keysBench struct {
 
 func (p *program) benchKeys(ctx context.Context, o keysOptions) (r *modeReport, err error) {
 	fmt.Fprintln(p.stderr, "bench: setting up a token, a database and a gateway")
-	e, err := openBenchEnvironment(ctx, 0, false)
+	e, err := openBenchEnvironment(ctx, benchToken{})
 	if err != nil {
 		return nil, err
 	}

@@ -83,7 +83,7 @@ func (p *program) benchRotation(ctx context.Context, o rotationOptions) (r *mode
 	if o.latency > 0 {
 		sessions = farSessions
 	}
-	e, err := openBenchEnvironment(ctx, sessions, o.latency > 0)
+	e, err := openBenchEnvironment(ctx, benchToken{sessions: sessions, far: o.latency > 0})
 	if err != nil {
 		return nil, err
 	}

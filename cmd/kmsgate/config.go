@@ -79,7 +79,10 @@ type moduleConfig struct {
 	ReturnCodes map[uint]string `yaml:"return_codes,omitempty"`
 	// Environment is set before the library is loaded. Optional.
 	Environment map[string]string `yaml:"environment,omitempty"`
-	Tokens      []tokenConfig     `yaml:"tokens,omitempty"`
+	// Isolation is where the library runs: none, in this process, or process, in one
+	// of its own. Optional: none.
+	Isolation string        `yaml:"isolation,omitempty"`
+	Tokens    []tokenConfig `yaml:"tokens,omitempty"`
 }
 
 // tokenConfig is a token, found by label or serial, never by slot number.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"regexp"
+	"slices"
 	"time"
 
 	"kmsgate/gateway/arn"
@@ -148,6 +149,7 @@ func (c *config) checkModules() error {
 		err := first([]rule{
 			{m.Path == "", at + ".path", "is missing: the PKCS#11 library"},
 			{paths[m.Path], at + ".path", "is listed already"},
+			{!slices.Contains(isolations, m.Isolation), at + ".isolation", "must be none or process"},
 			{len(m.Tokens) == 0, at + ".tokens", "is missing: at least one"},
 		})
 		if err != nil {
@@ -167,6 +169,14 @@ func (c *config) checkModules() error {
 	}
 	return nil
 }
+
+// isolations are the words for where a library runs.
+var isolations = []string{"", isolationNone, isolationProcess}
+
+const (
+	isolationNone    = "none"
+	isolationProcess = "process"
+)
 
 // meaning is how the token is told from the others of its library.
 func (t *tokenConfig) meaning() string { return "label " + t.Label + ", serial " + t.Serial }

@@ -74,6 +74,7 @@ func TestTokenSettingsReachTheEngine(t *testing.T) {
 		{"#wrap_mechanisms: [0x210B, 0x2109]", "wrap_mechanisms: [0x210B, 0x80000171]"},
 		{"residency: wrapped", "residency: resident"},
 		{"generation_timeout: 60s", "generation_timeout: 2m"},
+		{"isolation: none", "isolation: process"},
 	} {
 		text = replaced(t, text, change[0], change[1])
 	}
@@ -91,6 +92,9 @@ func TestTokenSettingsReachTheEngine(t *testing.T) {
 	if got := c.residentStores("main"); !reflect.DeepEqual(got, []string{"default-us-east-1"}) || c.Regions[0].Residency != hsm.Resident {
 		t.Errorf("resident stores of the token are %q, want the region's", got)
 	}
+	if c.Modules[0].Isolation != isolationProcess {
+		t.Errorf("isolation %q, want process", c.Modules[0].Isolation)
+	}
 	if c.residentStores("other") != nil || c.generationTimeout().Minutes() != 2 {
 		t.Errorf("resident stores of another token %q, generation_timeout %v; want none, 2m", c.residentStores("other"), c.generationTimeout())
 	}
@@ -101,6 +105,7 @@ func TestSettingsThatCannotWork(t *testing.T) {
 	t.Parallel()
 	const inToken, commented = "\ntls:\n  certificate: c.pem\n  token: main\n  key_id: \"0a0b\"\n", "\n#tls:\n"
 	for _, tc := range []struct{ name, was, is, want string }{
+		{"isolation of another word", "isolation: none", "isolation: container", "modules[0].isolation: must be none or process"},
 		{"key and token", commented, inToken + "  key: k.pem\n", "tls: has a key and a token"},
 		{"token without key_id", commented, strings.Replace(inToken, "  key_id: \"0a0b\"\n", "", 1), "tls: needs both token and key_id"},
 		{"key_id without token", commented, strings.Replace(inToken, "  token: main\n", "", 1), "tls: needs both certificate and key"},

@@ -16,7 +16,7 @@ import (
 // checkTokens refuses tokens that are not what they were when they were last
 // accepted. One that is seen for the first time is remembered.
 func (i *installation) checkTokens(ctx context.Context, command string) error {
-	return i.eachToken(func(name string, engine *pkcs11.Engine) error {
+	return i.eachToken(func(name string, engine tokenEngine) error {
 		now, changes, err := i.compareToken(ctx, engine)
 		switch {
 		case errors.Is(err, metadata.ErrNotFound):
@@ -32,7 +32,7 @@ func (i *installation) checkTokens(ctx context.Context, command string) error {
 
 // acceptTokens accepts the tokens as they are.
 func (i *installation) acceptTokens(ctx context.Context, command string) error {
-	return i.eachToken(func(name string, engine *pkcs11.Engine) error {
+	return i.eachToken(func(name string, engine tokenEngine) error {
 		now, changes, err := i.compareToken(ctx, engine)
 		if err != nil && !errors.Is(err, metadata.ErrNotFound) || err == nil && len(changes) == 0 {
 			return err
@@ -45,7 +45,7 @@ func (i *installation) acceptTokens(ctx context.Context, command string) error {
 }
 
 // eachToken does something with each of the tokens in service.
-func (i *installation) eachToken(do func(name string, engine *pkcs11.Engine) error) error {
+func (i *installation) eachToken(do func(name string, engine tokenEngine) error) error {
 	for _, m := range i.config.Modules {
 		for _, t := range m.Tokens {
 			if err := do(t.Name, i.byToken[t.Name]); err != nil {
@@ -58,7 +58,7 @@ func (i *installation) eachToken(do func(name string, engine *pkcs11.Engine) err
 
 // compareToken says what a token is, and what of that has changed since it was
 // accepted. [metadata.ErrNotFound] if it never was.
-func (i *installation) compareToken(ctx context.Context, engine *pkcs11.Engine) (now pkcs11.Fingerprint, changes []string, err error) {
+func (i *installation) compareToken(ctx context.Context, engine tokenEngine) (now pkcs11.Fingerprint, changes []string, err error) {
 	if now, err = engine.Fingerprint(ctx); err != nil {
 		return now, nil, err
 	}
@@ -74,7 +74,7 @@ func (i *installation) compareToken(ctx context.Context, engine *pkcs11.Engine) 
 }
 
 // acceptToken notes what a token is now, for later starts to compare.
-func (i *installation) acceptToken(ctx context.Context, command string, engine *pkcs11.Engine, is pkcs11.Fingerprint) error {
+func (i *installation) acceptToken(ctx context.Context, command string, engine tokenEngine, is pkcs11.Fingerprint) error {
 	document, err := json.Marshal(is)
 	if err != nil {
 		return err

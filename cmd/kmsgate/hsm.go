@@ -24,6 +24,9 @@ var hsmCommands = []command{
 }
 
 func runHSM(ctx context.Context, p *program, args []string) error {
+	if len(args) == 2 && args[0] == workerCommand {
+		return p.runWorker(args[1])
+	}
 	return p.subcommand(ctx, "hsm", hsmCommands, args)
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 	"kmsgate/gateway"
 	"kmsgate/hsm"
 	"kmsgate/hsm/pkcs11"
+	"kmsgate/hsm/worker"
 	"kmsgate/metadata"
 )
 
@@ -23,9 +25,24 @@ type installation struct {
 	logger  *slog.Logger
 	store   *metadata.Store
 	modules map[string]*pkcs11.Module // by path
-	engines []*pkcs11.Engine
+	workers map[string]*worker.Worker // by the module's path
+	engines []tokenEngine
 	// byStore has the engine of each key store, byToken that of each token's name.
-	byStore, byToken map[string]*pkcs11.Engine
+	byStore, byToken map[string]tokenEngine
+}
+
+// tokenEngine is a token in service, here or in a process of its module's own.
+type tokenEngine interface {
+	hsm.Token
+	CreateServiceKeys(ctx context.Context, rows []hsm.ServiceKey) ([]hsm.ServiceKey, error)
+	DestroyServiceKeys(ctx context.Context, rows []hsm.ServiceKey) error
+	LearnServiceKeys(ctx context.Context, store string) error
+	RewrapAll(ctx context.Context, on hsm.Call, keys []hsm.Key, generation int32) ([]pkcs11.Batched, error)
+	ProveAll(ctx context.Context, on hsm.Call, keys []hsm.Key) ([]pkcs11.Batched, error)
+	Fingerprint(ctx context.Context) (pkcs11.Fingerprint, error)
+	Signer(ctx context.Context, id []byte, public crypto.PublicKey) (crypto.Signer, error)
+	Stats() pkcs11.Stats
+	Close() error
 }
 
 // openInstallation opens the database and then the tokens: a token's PIN is
@@ -51,8 +68,8 @@ func openDatabase(ctx context.Context, c *config, logger *slog.Logger, metrics p
 		return nil, err
 	}
 	return &installation{
-		config: c, logger: logger, store: store, modules: map[string]*pkcs11.Module{},
-		byStore: map[string]*pkcs11.Engine{}, byToken: map[string]*pkcs11.Engine{},
+		config: c, logger: logger, store: store, modules: map[string]*pkcs11.Module{}, workers: map[string]*worker.Worker{},
+		byStore: map[string]tokenEngine{}, byToken: map[string]tokenEngine{},
 	}, nil
 }
 
@@ -96,7 +113,7 @@ func (i *installation) openToken(ctx context.Context, m moduleConfig, t tokenCon
 	}
 	observed := newTokenMetrics(metrics, t.Name)
 	engineConfig.Observe = observed.observe
-	engine, err := i.module(m).Open(ctx, engineConfig)
+	engine, err := i.open(ctx, m, engineConfig, metrics)
 	if err != nil {
 		return err
 	}

@@ -13,7 +13,6 @@ import (
 
 	"kmsgate/gateway/identity"
 	"kmsgate/hsm"
-	"kmsgate/hsm/pkcs11"
 	"kmsgate/metadata"
 	"kmsgate/metadata/audit"
 )
@@ -127,7 +126,7 @@ func (i *installation) announceServiceKey(ctx context.Context, command string, r
 	})
 }
 
-func (i *installation) makeServiceKey(ctx context.Context, command string, r regionConfig, engine *pkcs11.Engine, key hsm.ServiceKey) error {
+func (i *installation) makeServiceKey(ctx context.Context, command string, r regionConfig, engine tokenEngine, key hsm.ServiceKey) error {
 	made, err := engine.CreateServiceKeys(ctx, []hsm.ServiceKey{key})
 	if err != nil {
 		return err

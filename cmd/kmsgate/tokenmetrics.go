@@ -38,7 +38,7 @@ func (m *tokenMetrics) observe(mechanism, class string, took time.Duration) {
 }
 
 // watch registers the engine's own numbers, read when they are asked for.
-func (m *tokenMetrics) watch(e *pkcs11.Engine) {
+func (m *tokenMetrics) watch(e tokenEngine) {
 	gauge := func(name, help string, value func(pkcs11.Stats) float64) {
 		m.registerer.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help},
 			func() float64 { return value(e.Stats()) }))

@@ -253,6 +253,9 @@ var (
 	stats = method[*served, nothing, pkcs11.Stats]{"Stats", true, func(_ context.Context, e *served, _ *nothing) (pkcs11.Stats, error) {
 		return e.Stats(), nil
 	}}
+	fingerprint = method[*served, nothing, pkcs11.Fingerprint]{"Fingerprint", true, func(ctx context.Context, e *served, _ *nothing) (pkcs11.Fingerprint, error) {
+		return e.Fingerprint(ctx)
+	}}
 	signTLS = method[*served, tlsSigning, []byte]{"SignTLS", true, signOnce}
 )
 
@@ -261,7 +264,7 @@ func engineMethods() map[string]row[*served] {
 	return tableOf[*served](
 		generate, imports, importIn, send, receive, encrypt, decrypt, publicKey, sign, verify, generateMAC, verifyMAC,
 		encryptAsymmetric, decryptAsymmetric, deriveSecret, encapsulate, decapsulate, generateDataKeyPair, destroy,
-		random, seal, open, check, createServiceKeys, destroyServiceKeys, learnServiceKeys, rewrapAll, proveAll, stats, signTLS,
+		random, seal, open, check, createServiceKeys, destroyServiceKeys, learnServiceKeys, rewrapAll, proveAll, stats, fingerprint, signTLS,
 	)
 }
 

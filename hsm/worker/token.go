@@ -208,6 +208,11 @@ func (t *Token) ProveAll(ctx context.Context, on hsm.Call, keys []hsm.Key) ([]pk
 	return ask(ctx, t, proveAll, batch{on, keys, 0})
 }
 
+// Fingerprint asks library and token what they are. See [pkcs11.Engine.Fingerprint].
+func (t *Token) Fingerprint(ctx context.Context) (pkcs11.Fingerprint, error) {
+	return ask(ctx, t, fingerprint, nothing{})
+}
+
 // signer is a private key in the token. See [pkcs11.Engine.Signer].
 type signer struct {
 	token  *Token
