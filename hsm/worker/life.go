@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -155,6 +156,7 @@ func (t *Token) serviceKeys(ctx context.Context) (rows []hsm.ServiceKey, err err
 			if err != nil {
 				return nil, fmt.Errorf("%w: look for the service keys of store %s: %w", hsm.ErrUnavailable, store, err)
 			}
+			found = slices.DeleteFunc(found, func(row hsm.ServiceKey) bool { return row.Spare })
 			if len(found) > 0 { // else they are not recorded yet
 				of = found
 			}

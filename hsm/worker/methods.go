@@ -79,6 +79,11 @@ type (
 		Usage     keyspec.Usage
 		Algorithm keyspec.WrappingAlgorithm
 	}
+	receivesOf struct {
+		Store string
+		Spec  keyspec.Spec
+		Usage keyspec.Usage
+	}
 	importKey struct {
 		On        hsm.Call
 		Wrapping  hsm.Key
@@ -168,6 +173,9 @@ var (
 	}}
 	importIn = method[*served, importKey, hsm.Key]{"Import", false, func(ctx context.Context, e *served, a *importKey) (hsm.Key, error) {
 		return e.Import(ctx, a.On, &a.Wrapping, a.Algorithm, a.Wrapped, a.Key)
+	}}
+	receives = method[*served, receivesOf, nothing]{"Receives", true, func(_ context.Context, e *served, a *receivesOf) (nothing, error) {
+		return nothing{}, e.Receives(a.Store, a.Spec, a.Usage)
 	}}
 	send = method[*served, sendKey, []byte]{"Send", true, func(ctx context.Context, e *served, a *sendKey) ([]byte, error) {
 		return e.Send(ctx, a.On, &a.Key, &a.To)
@@ -262,7 +270,7 @@ var (
 // engineMethods are all that the gateway may ask of an engine.
 func engineMethods() map[string]row[*served] {
 	return tableOf[*served](
-		generate, imports, importIn, send, receive, encrypt, decrypt, publicKey, sign, verify, generateMAC, verifyMAC,
+		generate, imports, receives, importIn, send, receive, encrypt, decrypt, publicKey, sign, verify, generateMAC, verifyMAC,
 		encryptAsymmetric, decryptAsymmetric, deriveSecret, encapsulate, decapsulate, generateDataKeyPair, destroy,
 		random, seal, open, check, createServiceKeys, destroyServiceKeys, learnServiceKeys, rewrapAll, proveAll, stats, fingerprint, signTLS,
 	)

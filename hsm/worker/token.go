@@ -62,6 +62,14 @@ func (t *Token) Imports(store string, spec keyspec.Spec, usage keyspec.Usage, a 
 	return err
 }
 
+// Receives asks the worker, not the token. See [hsm.Token].
+func (t *Token) Receives(store string, spec keyspec.Spec, usage keyspec.Usage) error {
+	ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
+	defer cancel()
+	_, err := ask(ctx, t, receives, receivesOf{store, spec, usage})
+	return err
+}
+
 // Import brings in material. See [hsm.Token].
 func (t *Token) Import(ctx context.Context, on hsm.Call, wrapping *hsm.Key, a keyspec.WrappingAlgorithm, wrapped []byte, k hsm.Key) (hsm.Key, error) {
 	return ask(ctx, t, importIn, importKey{on, *wrapping, a, wrapped, k})
