@@ -157,7 +157,9 @@ func TestCallerFaultsAreNotRepeated(t *testing.T) {
 	bad.Data[0] ^= 1
 	moved := *k
 	moved.Account = "444455556666"
-	must(t, works(t.Context(), f, k))
+	for _, e := range f.engines { // whichever is asked has the key unwrapped, and proved
+		must(t, works(t.Context(), e, k))
+	}
 	for name, try := range map[string]struct {
 		do   func() error
 		want error
