@@ -99,7 +99,7 @@ WITH due AS (
           SELECT FROM keys r
           WHERE r.account = k.account AND r.id = k.id AND r.state <> 'Deleted' AND (r.state = 'Creating' OR r.store <> ALL (@stores))))
       AND %s
-    ORDER BY k.on_demand_started_at, k.next_rotation_at, k.id
+    ORDER BY %s, k.id
     LIMIT @limit
     FOR NO KEY UPDATE OF k SKIP LOCKED
 )
@@ -111,9 +111,9 @@ RETURNING k.region, k.id, k.account, k.store, k.spec, k.usage, k.origin, k.multi
 
 // Each finds its keys by an index of its own; uses are counted in no index.
 var (
-	claimOnDemand  = fmt.Sprintf(claimRotations, "k.on_demand_started_at IS NOT NULL")
-	claimAutomatic = fmt.Sprintf(claimRotations, "k.next_rotation_at <= @now AND k.origin = 'AWS_KMS'")
-	claimWorn      = fmt.Sprintf(claimRotations, "k.next_rotation_at IS NOT NULL AND k.origin = 'AWS_KMS' AND (m.key_id, m.id) IN ("+wornMaterials+")")
+	claimOnDemand  = fmt.Sprintf(claimRotations, "k.on_demand_started_at IS NOT NULL", "k.on_demand_started_at")
+	claimAutomatic = fmt.Sprintf(claimRotations, "k.next_rotation_at <= @now AND k.origin = 'AWS_KMS'", "k.next_rotation_at")
+	claimWorn      = fmt.Sprintf(claimRotations, "k.next_rotation_at IS NOT NULL AND k.origin = 'AWS_KMS' AND (m.key_id, m.id) IN ("+wornMaterials+")", "k.next_rotation_at")
 )
 
 // wornMaterials have encrypted often in all regions together, where they are one
