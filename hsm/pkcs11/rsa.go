@@ -158,11 +158,17 @@ func (s *session) proveDecrypter(_ *keyType, key handle, k *hsm.Key) error {
 		return err
 	}
 	got, err := s.oaepDecrypt(key, way, h, ciphertext)
-	if errors.Is(err, hsm.ErrInvalidCiphertext) { // or a token in trouble: only twice is no
+	if isNotForKey(err) { // or a token in trouble: only twice is no
 		got, err = s.oaepDecrypt(key, way, h, ciphertext)
 	}
-	if errors.Is(err, hsm.ErrInvalidCiphertext) || err == nil && subtle.ConstantTimeCompare(got, canary[:]) != 1 {
+	if isNotForKey(err) || err == nil && subtle.ConstantTimeCompare(got, canary[:]) != 1 {
 		return hsm.ErrWrongMaterial
 	}
 	return err
+}
+
+// isNotForKey tells whether a key cannot open what was encrypted for another: tokens
+// have words of their own for a ciphertext that is greater than the modulus.
+func isNotForKey(err error) bool {
+	return errors.Is(err, hsm.ErrInvalidCiphertext) || err != nil && classOf(err, false) == classUnsupported
 }
