@@ -230,7 +230,7 @@ func TestBatchSaysOfEachKeyWhatIsWrong(t *testing.T) {
 		}
 	}
 	s := ownSession(t, e)
-	if objects, err := e.module.findAll(s.handle, nil); err != nil || len(objects) != 7 {
-		t.Errorf("the token has %d objects, %v, want six service keys and a resident one", len(objects), err)
+	if objects, err := e.module.findAll(s.handle, nil); err != nil || len(objects) != 9 {
+		t.Errorf("the token has %d objects, %v, want six service keys, copies of the two binding keys, and a resident one", len(objects), err)
 	}
 }

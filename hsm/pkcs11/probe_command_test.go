@@ -62,8 +62,8 @@ func TestProbeOfSoftHSM(t *testing.T) {
 	s := ownSession(t, e)
 	objects, err := e.module.findAll(s.handle, nil)
 	must(t, err)
-	if len(objects) != 3 {
-		t.Errorf("%d objects are left, want the three service keys", len(objects))
+	if len(objects) != 4 {
+		t.Errorf("%d objects are left, want the three service keys and the copy of the binding key", len(objects))
 	}
 }
 
