@@ -199,6 +199,17 @@ func (s *sessionKeys) create(ctx context.Context, now time.Time, keyStore string
 	})
 }
 
+// ResealSessionKey opens a session key and seals it again under its store's newest
+// sealing key. hsm.ErrInvalidCiphertext if it does not open.
+func ResealSessionKey(ctx context.Context, token hsm.Token, row metadata.SessionKey) ([]byte, error) {
+	secret, err := token.Open(ctx, hsm.Call{}, row.Sealed, sessionKeyAAD(uint32(row.ID)))
+	if err != nil {
+		return nil, err
+	}
+	defer clear(secret)
+	return token.Seal(ctx, hsm.Call{}, row.Store, secret, sessionKeyAAD(uint32(row.ID)))
+}
+
 // sessionKeyAAD binds a sealed session key to its id.
 func sessionKeyAAD(id uint32) []byte {
 	return []byte("kmsgate session key\x00" + strconv.FormatUint(uint64(id), 10))

@@ -110,6 +110,8 @@ type regionConfig struct {
 	Name  string `yaml:"name,omitempty"`
 	Store string `yaml:"store,omitempty"` // key store id
 	Token string `yaml:"token,omitempty"` // a token's name
+	// Tokens are several that have the same service keys, in place of Token.
+	Tokens []string `yaml:"tokens,omitempty"`
 	// Residency is where the store's new keys live: wrapped, as far as the token
 	// can wrap them, or resident. Optional: wrapped.
 	Residency hsm.Residency `yaml:"residency,omitempty"`

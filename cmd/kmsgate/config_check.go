@@ -218,11 +218,21 @@ func (c *config) checkRegions() error {
 			{names[r.Name], at + ".name", fmt.Sprintf("%q is listed already", r.Name)},
 			{!storePattern.MatchString(r.Store), at + ".store", "must be 1 to 64 of a-z, 0-9 and -, not beginning with -"},
 			{stores[r.Store], at + ".store", fmt.Sprintf("%q is the store of another region already", r.Store)},
-			{!tokens[r.Token], at + ".token", fmt.Sprintf("no token has the name %q", r.Token)},
+			{r.Token != "" && len(r.Tokens) > 0, at, "has token and tokens: name one token by token, or several by tokens"},
+			{len(r.Tokens) == 0 && !tokens[r.Token], at + ".token", fmt.Sprintf("no token has the name %q", r.Token)},
 			{r.Residency != "" && r.Residency != hsm.Wrapped && r.Residency != hsm.Resident, at + ".residency", "must be wrapped or resident"},
 		})
 		if err != nil {
 			return err
+		}
+		for j, name := range r.Tokens {
+			err := first([]rule{
+				{!tokens[name], fmt.Sprintf("%s.tokens[%d]", at, j), fmt.Sprintf("no token has the name %q", name)},
+				{slices.Contains(r.Tokens[:j], name), fmt.Sprintf("%s.tokens[%d]", at, j), fmt.Sprintf("%q is listed already", name)},
+			})
+			if err != nil {
+				return err
+			}
 		}
 		names[r.Name], stores[r.Store] = true, true
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"time"
 
+	"kmsgate/hsm/pkcs11"
 	"kmsgate/metadata"
 	"kmsgate/metadata/audit"
 )
@@ -67,6 +68,10 @@ type doctor struct {
 	repair   bool
 	all      bool
 	deadRuns []metadata.DeadRun // found before the database was opened for more than reading
+
+	tokens    []configuredToken         // to be examined
+	opened    map[string]*pkcs11.Engine // those that were, by name
+	residents map[string]bool           // CKA_IDs of KMS keys that live in one of these
 }
 
 func runDoctor(ctx context.Context, p *program, args []string) error {
@@ -167,6 +172,7 @@ func (d *doctor) examineInstallation(ctx context.Context, tokens []configuredTok
 			d.unfinished(examination.about, err)
 		}
 	}
+	d.tokens, d.opened, d.residents = tokens, map[string]*pkcs11.Engine{}, map[string]bool{}
 	for _, t := range tokens {
 		if err := d.token(ctx, t); err != nil {
 			d.unfinished("token "+t.Name, err)

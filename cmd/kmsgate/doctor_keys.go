@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,7 +31,7 @@ func (d *doctor) keys(ctx context.Context, t configuredToken, engine *pkcs11.Eng
 	}
 	for _, r := range d.config.Regions {
 		switch {
-		case r.Token != t.Name:
+		case !slices.Contains(r.tokens(), t.Name), d.comesLater(r, t):
 		case !usable[r.Store]:
 			d.warning("key store "+r.Store, "its KMS keys were not examined, because of its service keys", "")
 		default:
@@ -58,9 +59,10 @@ type keyWalk struct {
 	unnamed map[string]pkcs11.Resident
 
 	// Of one key store.
-	passed int                    // candidates for the sample
-	sample []metadata.KeyMaterial // to be opened at the end
-	back   comeback
+	members members                // tokens that its keys may be in
+	passed  int                    // candidates for the sample
+	sample  []metadata.KeyMaterial // to be opened at the end
+	back    comeback
 }
 
 // comeback is what was seen of an Unavailable key.
@@ -78,7 +80,7 @@ func (w *keyWalk) list(ctx context.Context, t configuredToken) error {
 			w.problem("token "+t.Name, fmt.Sprintf("several objects have the CKA_ID %x of a KMS key (%s)", r.ID, printable(r.Label)),
 				"the key cannot be used until only its own is left: find out which it is, and who has made the other")
 		}
-		w.there[string(r.ID)] = r.Class
+		w.there[string(r.ID)], w.residents[string(r.ID)] = r.Class, true
 		if page = append(page, r); len(page) < keyPage {
 			return nil
 		}
@@ -117,6 +119,13 @@ func (w *keyWalk) ask(ctx context.Context, page []pkcs11.Resident) error {
 
 // walk goes through the materials of a key store, and opens the sample.
 func (w *keyWalk) walk(ctx context.Context, r regionConfig) error {
+	var err error
+	if w.members, err = w.membersOf(ctx, r); err != nil {
+		return err
+	}
+	if len(w.members.closed) > 0 {
+		w.warning("key store "+r.Store, "keys that live in other tokens of it were not looked for: "+strings.Join(w.members.closed, ", "), "examine all tokens together")
+	}
 	w.passed, w.sample, w.back = 0, nil, comeback{}
 	var place metadata.MaterialPlace
 	for more := true; more; {
@@ -149,9 +158,11 @@ func (w *keyWalk) material(ctx context.Context, m *metadata.KeyMaterial) error {
 	w.Materials++
 	lost := false
 	if m.Material.Residency == hsm.Resident {
-		_, there := w.there[string(m.Material.Blob)]
 		delete(w.unnamed, string(m.Material.Blob))
-		lost = !there
+		lost = !w.residents[string(m.Material.Blob)]
+		if lost && len(w.members.closed) > 0 {
+			return nil
+		}
 	}
 	if w.back.key.ID != m.Key.ID {
 		w.finish(ctx)
@@ -181,7 +192,7 @@ func (w *keyWalk) offer(m *metadata.KeyMaterial) {
 // open has the token prove a material. An error is one of the token as a whole.
 func (w *keyWalk) open(ctx context.Context, m *metadata.KeyMaterial) (proved bool, err error) {
 	w.Opened++
-	err = w.engine.Present(ctx, hsm.Call{Account: m.Key.Account, Class: hsm.Background}, &m.Material.Key)
+	err = w.members.present(ctx, &m.Material.Key)
 	about := m.Key.ARN()
 	switch {
 	case err == nil:

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 
 	p11 "github.com/miekg/pkcs11"
 
@@ -56,7 +57,7 @@ func (d *doctor) openAlone(ctx context.Context, t configuredToken) (*pkcs11.Engi
 	c.Marks, c.Logger, c.GenerateTimeout = d.store, d.logger, d.config.generationTimeout()
 	engine, err := d.module(t.module).Open(ctx, c)
 	if err == nil {
-		d.engines, d.byToken[t.Name] = append(d.engines, engine), engine
+		d.engines, d.byToken[t.Name], d.opened[t.Name] = append(d.engines, engine), engine, engine
 	}
 	return engine, err
 }
@@ -163,11 +164,16 @@ func (d *doctor) serviceKeys(ctx context.Context, engine *pkcs11.Engine, store s
 	}
 	good := d.serviceKeyRows(about, rows)
 	d.outdated(ctx, about, store, rows)
+	serial := engine.Stats().Serial
 	proved := 0
 	for _, k := range rows {
-		if !k.InToken() {
-			continue
+		if k.State == metadata.ServiceKeyActive && d.config.isShared(store) && !slices.Contains(k.Tokens, serial) {
+			good = false
+			d.problem(about, fmt.Sprintf("token with serial %s does not have the %s", printable(serial), describeServiceKey(k)),
+				"run: kmsgate hsm create-service-keys -config FILE -store "+store)
 		}
+	}
+	for _, k := range d.config.rowsIn(rows, store, serial) {
 		if err := engine.LoadServiceKeys(ctx, []hsm.ServiceKey{k.ServiceKey}); err != nil {
 			good = false
 			if !wrong[hex.EncodeToString(k.ID)] {

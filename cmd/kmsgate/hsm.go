@@ -18,6 +18,7 @@ var hsmCommands = []command{
 	{"probe", "find out what a token can do by doing it, and run the conformance suite", runHSMProbe},
 	{"inspect", "list a token's objects with their attributes, and what is wrong with them", runHSMInspect},
 	{"tls-key", "make the key of the API's TLS certificate in a token, and its request", runHSMTLSKey},
+	{"create-service-keys", "make the same service keys in all tokens of a key store", runHSMCeremony},
 	{"rotate-domain-key", "make a new generation of a key store's domain key, and move all keys to it", runHSMRotateDomainKey},
 	{"destroy-domain-key", "destroy an old generation of the domain key, and with it what old backups hold", runHSMDestroyDomainKey},
 	{"login", "try the PIN of every configured token once, and clear the marks of refused PINs", runHSMLogin},

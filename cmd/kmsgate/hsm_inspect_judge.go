@@ -44,6 +44,12 @@ var (
 		hsm.BindingKey: unreadable.with(noUse).with(mustBe{"SIGN": true, "VERIFY": true}),
 		hsm.SealingKey: unchanging.with(noUse).with(mustBe{"ENCRYPT": true, "DECRYPT": true}),
 	}
+	// carried leaves out what no token says of a key that was unwrapped, as the service
+	// keys of several tokens are.
+	carried = []string{"NEVER_EXTRACTABLE", "ALWAYS_SENSITIVE"}
+
+	transportMustBe = neverLeaves.with(noUse).with(mustBe{"MODIFIABLE": false, "UNWRAP": true})
+
 	tlsKeyMustBe = neverLeaves.with(mustBe{"SIGN": true, "DECRYPT": false, "UNWRAP": false, "DERIVE": false})
 )
 
@@ -53,8 +59,9 @@ var secretClasses = []string{"SECRET_KEY", "PRIVATE_KEY"}
 // knownObjects is what a token is expected to have.
 type knownObjects struct {
 	services map[string]metadata.ServiceKey // by CKA_ID in hexadecimal
-	tlsKey   string                         // CKA_ID in hexadecimal; empty if the token is not to have it
-	seen     map[string]bool                // CKA_IDs of these that were found
+	expected func(serial string) []metadata.ServiceKey
+	tlsKey   string          // CKA_ID in hexadecimal; empty if the token is not to have it
+	seen     map[string]bool // CKA_IDs of these that were found
 }
 
 func (i *installation) knownObjects(ctx context.Context, t configuredToken) (*knownObjects, error) {
@@ -62,14 +69,22 @@ func (i *installation) knownObjects(ctx context.Context, t configuredToken) (*kn
 	if i.config.TLS.Token == t.Name {
 		known.tlsKey = strings.ToLower(i.config.TLS.KeyID)
 	}
+	rows := map[string][]metadata.ServiceKey{}
 	for _, store := range i.config.storesOf(t.Name) {
 		keys, err := i.store.ServiceKeys(ctx, store)
 		if err != nil {
 			return nil, err
 		}
+		rows[store] = keys
 		for _, k := range keys {
 			known.services[hex.EncodeToString(k.ID)] = k
 		}
+	}
+	known.expected = func(serial string) (in []metadata.ServiceKey) {
+		for store, keys := range rows {
+			in = append(in, i.config.rowsIn(keys, store, serial)...)
+		}
+		return in
 	}
 	return known, nil
 }
@@ -80,8 +95,8 @@ func (k *knownObjects) judge(t *inspectedToken) {
 	for n := range t.Objects {
 		k.judgeObject(&t.Objects[n])
 	}
-	for id, row := range k.services {
-		if !k.seen[id] && row.InToken() {
+	for _, row := range k.expected(t.Serial) {
+		if id := hex.EncodeToString(row.ID); !k.seen[id] {
 			t.Problems = append(t.Problems, fmt.Sprintf("the token does not have the %s (CKA_ID %s)", describeServiceKey(row), id))
 		}
 	}
@@ -98,6 +113,12 @@ func (k *knownObjects) judgeObject(o *inspectedObject) {
 	switch {
 	case service && o.Class == "SECRET_KEY":
 		o.Is, must = describeServiceKey(row), serviceKeyMustBe[row.Kind]
+		if len(row.Tokens) > 1 || row.State == metadata.ServiceKeyCreating {
+			must = must.with(nil)
+			for _, name := range carried {
+				delete(must, name)
+			}
+		}
 		if k.seen[o.ID] {
 			o.Problems = append(o.Problems, "there are several objects with this CKA_ID")
 		}
@@ -113,6 +134,8 @@ func (k *knownObjects) judgeObject(o *inspectedObject) {
 		k.seen[o.ID] = k.seen[o.ID] || o.Class == "PRIVATE_KEY"
 	case o.Label == defaultTLSLabel:
 		o.Is, must = "key of a TLS certificate, not in use by this configuration", tlsKeyMustBe
+	case strings.HasPrefix(o.Label, labelOfOurs) && strings.HasSuffix(o.Label, "/transport"):
+		o.Is, must = "transport pair of a ceremony that has not come to its end", transportMustBe
 	case strings.HasPrefix(o.Label, labelOfOurs):
 		o.Is, must = "service key that no key store of this configuration names", unreadable
 	case strings.HasPrefix(o.Label, labelOfKMSKeys):

@@ -23,8 +23,10 @@ is under that.
 
 Cut off at any point, it goes on where it was when it is run again: as long as a row
 names an older generation no new one is made. Of several at once one works at a time.
-Secrets of access keys and session keys are under the sealing key: it is another, and
-neither it nor they are touched.`
+Of a store with several tokens, kmsgate hsm create-service-keys makes the generation, and
+this moves everything to it. Secrets of access keys and session keys are under the
+sealing key, of which that command makes a new one too: they are sealed anew if they are
+under an older one.`
 
 func runHSMRotateDomainKey(ctx context.Context, p *program, args []string) error {
 	set := p.flags("hsm rotate-domain-key -config FILE [-store ID] [-workers N]", hsmRotateUsage)
@@ -99,7 +101,7 @@ func (i *installation) rotateDomainKey(ctx context.Context, p *program, r region
 	}
 	seen := newestGeneration(rows)
 	if seen == 0 {
-		return fmt.Errorf("key store %s has no domain key yet; run: kmsgate init -config FILE -account ACCOUNT", r.Store)
+		return fmt.Errorf("key store %s has no domain key yet; run: %s", r.Store, r.makeKeysBy())
 	}
 	var to int32
 	err = i.store.Exclusively(ctx, "service keys", func(ctx context.Context) (err error) {
@@ -123,6 +125,13 @@ func (i *installation) rotateDomainKey(ctx context.Context, p *program, r region
 		}
 		if err := m.moveAll(ctx); err != nil {
 			return err
+		}
+		s := &sealer{installation: i, out: p.stderr, region: r}
+		if err := s.resealAll(ctx); err != nil {
+			return err
+		}
+		if s.sealed > 0 {
+			fmt.Fprintf(p.stdout, "%s sealed anew.\n", counted(s.sealed, "secret was", "secrets were"))
 		}
 		fmt.Fprintf(p.stdout, "All rows of key store %s are under generation %d of its domain key; %d were moved.\n", r.Store, to, m.moved.Load())
 		fmt.Fprintf(p.stdout, "Back up the HSM now: an older backup of it does not have that generation, and without it no key opens.\n"+
@@ -153,15 +162,36 @@ func (i *installation) ensureGeneration(ctx context.Context, p *program, r regio
 			fmt.Fprintf(p.stderr, "Generation %d is there already; %d rows are to be moved to it.\n", newest, older)
 			return newest, i.byStore[r.Store].LearnServiceKeys(ctx, r.Store)
 		}
+		if len(r.Tokens) > 0 {
+			return i.ceremonyGeneration(ctx, p, r, rows, newest)
+		}
 		if making, err = i.announceGeneration(ctx, r, newest+1); err != nil {
 			return 0, err
 		}
 	}
-	if err := i.makeGeneration(ctx, r, making); err != nil {
+	if len(r.Tokens) > 0 {
+		return 0, fmt.Errorf("generation %d was being made in several tokens; first run: %s", newest+1, r.makeKeysBy())
+	}
+	if err := i.makeGeneration(ctx, r, rows, making); err != nil {
 		return 0, err
 	}
 	fmt.Fprintf(p.stderr, "Generation %d of domain and binding key of key store %s is in the token.\n", newest+1, r.Store)
 	return newest + 1, nil
+}
+
+// ceremonyGeneration is the newest generation, of a store with several tokens: another
+// one is made in a ceremony. Secrets may still be under an older one.
+func (i *installation) ceremonyGeneration(ctx context.Context, p *program, r regionConfig, rows []metadata.ServiceKey, newest int32) (int32, error) {
+	for _, k := range rows {
+		if k.Kind != hsm.SealingKey || k.State != metadata.ServiceKeyRetired {
+			continue
+		}
+		if n, err := i.store.CountSealed(ctx, r.Store, k.Generation); err != nil || n > 0 {
+			return newest, err
+		}
+	}
+	fmt.Fprintf(p.stderr, "Everything is under generation %d already. Another one, in all tokens of the store: %s\n", newest, r.makeKeysBy())
+	return newest, nil
 }
 
 // creating are the keys of the generation after one that were being made.
@@ -198,7 +228,7 @@ func (i *installation) announceGeneration(ctx context.Context, r regionConfig, g
 
 // makeGeneration makes the objects, and then in one transaction retires the active
 // generation and activates the new one.
-func (i *installation) makeGeneration(ctx context.Context, r regionConfig, keys []hsm.ServiceKey) error {
+func (i *installation) makeGeneration(ctx context.Context, r regionConfig, rows []metadata.ServiceKey, keys []hsm.ServiceKey) error {
 	engine := i.byStore[r.Store]
 	made, err := engine.CreateServiceKeys(ctx, keys)
 	if err != nil {
@@ -206,11 +236,10 @@ func (i *installation) makeGeneration(ctx context.Context, r regionConfig, keys 
 	}
 	now := time.Now()
 	return i.store.Change(ctx, nil, func(tx *metadata.Tx) ([]byte, error) {
+		if err := retireActive(ctx, tx, rows, made); err != nil {
+			return nil, err
+		}
 		for _, k := range made {
-			old := hsm.ServiceKey{Store: k.Store, Kind: k.Kind, Generation: k.Generation - 1}
-			if err := tx.RetireServiceKey(ctx, old); err != nil {
-				return nil, err
-			}
 			if err := tx.ActivateServiceKey(ctx, k, []string{engine.Stats().Serial}); err != nil {
 				return nil, err
 			}

@@ -94,22 +94,16 @@ func (i *installation) openTokens(ctx context.Context, metrics prometheus.Regist
 			}
 		}
 	}
-	return nil
+	return i.gatherTokens(ctx, metrics)
 }
 
 func (i *installation) openToken(ctx context.Context, m moduleConfig, t tokenConfig, metrics prometheus.Registerer) error {
 	engineConfig := engineConfigOf(m, t)
 	engineConfig.Marks, engineConfig.Logger = i.store, i.logger
 	engineConfig.Resident, engineConfig.GenerateTimeout = i.config.residentStores(t.Name), i.config.generationTimeout()
-	stores := i.config.storesOf(t.Name)
-	engineConfig.FindServiceKeys = i.findServiceKeys
-	for _, s := range stores {
-		keys, err := i.findServiceKeys(ctx, s)
-		if err != nil {
-			return err
-		}
-		keys = slices.DeleteFunc(keys, func(k hsm.ServiceKey) bool { return k.Spare })
-		engineConfig.ServiceKeys = append(engineConfig.ServiceKeys, keys...)
+	var serial string // once it is open
+	engineConfig.FindServiceKeys = func(ctx context.Context, store string) ([]hsm.ServiceKey, error) {
+		return i.findServiceKeys(ctx, store, serial)
 	}
 	observed := newTokenMetrics(metrics, t.Name)
 	engineConfig.Observe = observed.observe
@@ -119,24 +113,36 @@ func (i *installation) openToken(ctx context.Context, m moduleConfig, t tokenCon
 	}
 	observed.watch(engine)
 	i.engines, i.byToken[t.Name] = append(i.engines, engine), engine
-	for _, s := range stores {
-		i.byStore[s] = engine
+	serial = engine.Stats().Serial
+	for _, s := range i.config.storesOf(t.Name) {
+		keys, err := i.findServiceKeys(ctx, s, serial)
+		if err == nil && len(keys) > 0 {
+			err = engine.LearnServiceKeys(ctx, s)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// findServiceKeys are the service keys of a store that its token must have, and those
-// that may stay in service.
-func (i *installation) findServiceKeys(ctx context.Context, store string) ([]hsm.ServiceKey, error) {
+// findServiceKeys are the service keys of a store that the token with a serial must
+// have, and those that may stay in service.
+func (i *installation) findServiceKeys(ctx context.Context, store, serial string) ([]hsm.ServiceKey, error) {
 	rows, err := i.store.ServiceKeys(ctx, store)
+	if err != nil {
+		return nil, err
+	}
 	var keys []hsm.ServiceKey
+	for _, k := range i.config.rowsIn(rows, store, serial) {
+		keys = append(keys, k.ServiceKey)
+	}
 	for _, k := range rows {
-		k.Spare = k.Unused
-		if k.InToken() || k.Spare {
+		if k.Spare = k.Unused; k.Spare {
 			keys = append(keys, k.ServiceKey)
 		}
 	}
-	return keys, err
+	return keys, nil
 }
 
 // lookEvery is how often an instance looks for new generations of service keys, and
@@ -186,7 +192,7 @@ func advice(err error) string {
 func (c *config) storesOf(token string) []string {
 	var stores []string
 	for _, r := range c.Regions {
-		if r.Token == token {
+		if slices.Contains(r.tokens(), token) {
 			stores = append(stores, r.Store)
 		}
 	}
@@ -198,7 +204,7 @@ func (c *config) storesOf(token string) []string {
 func (c *config) residentStores(token string) []string {
 	var stores []string
 	for _, r := range c.Regions {
-		if r.Token == token && r.Residency == hsm.Resident {
+		if slices.Contains(r.tokens(), token) && r.Residency == hsm.Resident {
 			stores = append(stores, r.Store)
 		}
 	}
@@ -218,8 +224,11 @@ func (i *installation) checkInitialised(ctx context.Context) error {
 		}
 		for _, kind := range hsm.ServiceKeyKinds {
 			if !active[kind] {
-				return fmt.Errorf("key store %s has no %s key yet; run: kmsgate init -config FILE -account ACCOUNT", r.Store, kind)
+				return fmt.Errorf("key store %s has no %s key yet; run: %s", r.Store, kind, r.makeKeysBy())
 			}
+		}
+		if err := i.checkHolders(ctx, r, keys); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -260,6 +269,11 @@ func (i *installation) close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
 	errs := []error{i.store.Close(ctx)}
+	for _, s := range i.byStore {
+		if several, ok := s.(*severalTokens); ok {
+			_ = several.Close()
+		}
+	}
 	for _, e := range i.engines {
 		errs = append(errs, e.Close())
 	}

@@ -94,6 +94,9 @@ func (i *installation) ensureServiceKeys(ctx context.Context, command string, r 
 	if err != nil {
 		return err
 	}
+	if len(r.Tokens) > 0 {
+		return i.checkHolders(ctx, r, rows)
+	}
 	engine := i.byStore[r.Store]
 	for _, kind := range hsm.ServiceKeyKinds {
 		n := slices.IndexFunc(rows, func(k metadata.ServiceKey) bool { return k.Kind == kind })

@@ -59,6 +59,18 @@ func OpenSecret(ctx context.Context, tokens []hsm.Token, key *metadata.AccessKey
 	return nil, failed
 }
 
+// Reseal opens the secret of an access key and seals it again under the store's newest
+// sealing key, in one token and the same process, and returns it so. ErrSecret if it
+// does not open.
+func Reseal(ctx context.Context, token hsm.Token, store string, key *metadata.AccessKey) ([]byte, error) {
+	secret, err := OpenSecret(ctx, []hsm.Token{token}, key)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(secret)
+	return token.Seal(ctx, sealCall(key.Account), store, secret, secretAAD(key))
+}
+
 // secretAAD binds a sealed secret to the access key that it belongs to, and to whose
 // that is.
 func secretAAD(key *metadata.AccessKey) []byte {

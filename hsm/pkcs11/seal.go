@@ -2,7 +2,6 @@ package pkcs11
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 
 	"kmsgate/hsm"
@@ -17,9 +16,7 @@ const (
 // sealing key (4 bytes, big-endian), length of the IV, all of which are
 // additional data; then IV, ciphertext and tag.
 func sealHeader(store string, generation int32, ivLen int) []byte {
-	h := append([]byte{hsm.SealedVersion, byte(len(store))}, store...)
-	h = binary.BigEndian.AppendUint32(h, uint32(generation))
-	return append(h, byte(ivLen))
+	return append(hsm.SealedBeginning(store, generation), byte(ivLen))
 }
 
 func sealAAD(header, aad []byte) []byte {
