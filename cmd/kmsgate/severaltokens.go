@@ -46,7 +46,7 @@ func (c *config) rowsIn(rows []metadata.ServiceKey, store, serial string) []meta
 		slices.ContainsFunc(rows, func(k metadata.ServiceKey) bool { return slices.Contains(k.Tokens, serial) })
 	var in []metadata.ServiceKey
 	for _, k := range rows {
-		if k.InToken() && (!known || slices.Contains(k.Tokens, serial)) {
+		if k.InToken() && (!known || len(k.Tokens) == 0 || slices.Contains(k.Tokens, serial)) {
 			in = append(in, k)
 		}
 	}
