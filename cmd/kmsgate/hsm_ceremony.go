@@ -111,7 +111,7 @@ func (c *ceremony) gather(ctx context.Context) error {
 	for _, name := range c.region.tokens() {
 		token, ok := c.byToken[name].(ceremonyToken)
 		if !ok {
-			return fmt.Errorf("token %s takes no part in ceremonies", name)
+			return fmt.Errorf("token %s takes no part in ceremonies where its library runs in a process of its own: hold it with isolation: none", name)
 		}
 		c.tokens = append(c.tokens, token)
 	}
@@ -212,7 +212,7 @@ func (c *ceremony) confirm() error {
 		case ok:
 			continue
 		case !isTerminal(os.Stdin):
-			return fmt.Errorf("the fingerprint of token %s is not confirmed: run this with -fingerprints, compare what it shows, and give -confirm %s=FINGERPRINT", name, name)
+			return notConfirmed(name)
 		}
 		if input == nil {
 			input = bufio.NewReader(os.Stdin)
@@ -224,11 +224,18 @@ func (c *ceremony) confirm() error {
 	return nil
 }
 
+func notConfirmed(name string) error {
+	return fmt.Errorf("the fingerprint of token %s is not confirmed: run this with -fingerprints, compare what it shows, and give -confirm %s=FINGERPRINT", name, name)
+}
+
 // ask asks at the terminal.
 func (c *ceremony) ask(input *bufio.Reader, name, fingerprint string) error {
 	fmt.Fprintf(c.p.stdout, "Token %s, transport pair %s\nCompare it with what the HSM shows, and type yes or the fingerprint: ", name, fingerprint)
 	line, err := input.ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
+	switch {
+	case errors.Is(err, io.EOF) && line == "":
+		return notConfirmed(name)
+	case err != nil && !errors.Is(err, io.EOF):
 		return err
 	}
 	if line = strings.ToLower(strings.TrimSpace(line)); line != "yes" && line != fingerprint {

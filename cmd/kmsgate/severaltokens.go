@@ -38,15 +38,14 @@ func (c *config) isShared(store string) bool {
 	return slices.ContainsFunc(c.Regions, func(r regionConfig) bool { return r.Store == store && len(r.Tokens) > 0 })
 }
 
-// rowsIn are those of a store's service keys that the token with a serial must have:
-// those that the database says it has. A store's only token of which the database says
-// nothing, such as one restored from the backup of another, must have all of them.
+// rowsIn are those of a store's service keys that the token with a serial must have: of
+// several tokens each has those that the database says it has. A store's only token,
+// which may have been restored from the backup of another, must have all of them.
 func (c *config) rowsIn(rows []metadata.ServiceKey, store, serial string) []metadata.ServiceKey {
-	known := c.isShared(store) ||
-		slices.ContainsFunc(rows, func(k metadata.ServiceKey) bool { return slices.Contains(k.Tokens, serial) })
+	several := c.isShared(store)
 	var in []metadata.ServiceKey
 	for _, k := range rows {
-		if k.InToken() && (!known || len(k.Tokens) == 0 || slices.Contains(k.Tokens, serial)) {
+		if k.InToken() && (!several || len(k.Tokens) == 0 || slices.Contains(k.Tokens, serial)) {
 			in = append(in, k)
 		}
 	}
