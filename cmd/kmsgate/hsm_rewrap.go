@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -85,7 +86,7 @@ func (m *mover) move(ctx context.Context, kind metadata.BoundKind, rows []metada
 	if len(moved) == 0 {
 		return nil
 	}
-	if err := m.sample(ctx, moved); err != nil {
+	if err := m.prove(ctx, moved); err != nil {
 		return err
 	}
 	stored := 0
@@ -99,18 +100,23 @@ func (m *mover) move(ctx context.Context, kind metadata.BoundKind, rows []metada
 	return err
 }
 
-// sample opens one row of a batch before any of them is stored: a token that wraps what
-// it cannot open costs no key. That each of them opens is proved before the generation
-// is destroyed that opens what they were.
-func (m *mover) sample(ctx context.Context, moved []metadata.Rebinding) error {
-	proved, err := patiently(ctx, func() ([]pkcs11.Batched, error) {
-		return m.byStore[m.region.Store].ProveAll(ctx, background, []hsm.Key{moved[len(moved)-1].Is})
-	})
-	if err == nil {
-		err = proved[0].Err
-	}
-	if err != nil {
-		return fmt.Errorf("a batch of rows is not stored, because what the token has wrapped does not open: %w", err)
+// prove opens every row of a batch before any of them is stored: what the token has
+// wrapped and does not open would take the place of what it does open.
+func (m *mover) prove(ctx context.Context, moved []metadata.Rebinding) error {
+	for chunk := range slices.Chunk(moved, pkcs11.MaxBatch) {
+		keys := make([]hsm.Key, 0, len(chunk))
+		for i := range chunk {
+			keys = append(keys, chunk[i].Is)
+		}
+		proved, err := patiently(ctx, func() ([]pkcs11.Batched, error) {
+			return m.byStore[m.region.Store].ProveAll(ctx, background, keys)
+		})
+		for _, p := range proved {
+			err = errors.Join(err, p.Err)
+		}
+		if err != nil {
+			return fmt.Errorf("a batch of rows is not stored, because what the token has wrapped does not open: %w", err)
+		}
 	}
 	return nil
 }

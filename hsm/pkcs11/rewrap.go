@@ -29,8 +29,8 @@ func (e *Engine) Rewrap(ctx context.Context, on hsm.Call, k *hsm.Key, generation
 
 // RewrapAll rewraps at most [MaxBatch] keys, on one session after each other. What is
 // wrong with one of them is said of it alone; an error is one of the token. What it
-// returns is not opened again, which takes as long as moving it: ProveAll does that
-// before the generation that opens the old blobs is destroyed.
+// returns is not opened again, which takes as long as moving it: the caller has ProveAll
+// do that before it lets go of the old blobs.
 func (e *Engine) RewrapAll(ctx context.Context, on hsm.Call, keys []hsm.Key, generation int32) ([]Batched, error) {
 	return e.batch(ctx, on, "rewrap", keys, func(s *session, keys []hsm.Key) ([]Batched, error) {
 		bound := bindings{}
