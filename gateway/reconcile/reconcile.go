@@ -53,7 +53,7 @@ func New(c Config) *Reconciler {
 	r := &Reconciler{
 		Config: c, Holder: uuid.New(), metrics: newMetrics(c.Metrics), watched: newWatched(c.Metrics), wake: map[string]chan struct{}{},
 		committing: make(chan struct{}, maxCommitting), together: together{waiting: map[string][]*waitingChange{}},
-		transports: transports{pairs: map[string]transport{}},
+		transports: transports{pairs: map[string]transport{}, turns: map[string]chan struct{}{}},
 	}
 	for _, j := range jobs {
 		r.wake[j.name] = make(chan struct{}, 1)

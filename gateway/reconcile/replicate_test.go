@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"sync"
 	"testing"
 	"time"
@@ -343,5 +344,22 @@ func TestPairsOfTransportAreUsedAgain(t *testing.T) {
 	r.transports.forget(farStore, &second)
 	if again := pair(noon.Add(pairFor)); again.MaterialID == second.MaterialID {
 		t.Error("a pair is used again that something did not arrive through")
+	}
+}
+
+// TestPairOfOneStoreKeepsNoOtherWaiting: while a token is asked for a pair, and does
+// not answer, others make theirs, and who waits for that one has a deadline.
+func TestPairOfOneStoreKeepsNoOtherWaiting(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	r, _ := f.instance(t)
+	r.transports.turn(farStore) <- struct{}{} // somebody's who waits for the token
+	if _, err := r.transports.pair(t.Context(), noon, f.token, place{testStore, testRegion}); err != nil {
+		t.Errorf("a pair of another store: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := r.transports.pair(ctx, noon, f.token, place{farStore, farRegion}); !errors.Is(err, hsm.ErrBusy) {
+		t.Errorf("a pair of the same store = %v, want %v", err, hsm.ErrBusy)
 	}
 }

@@ -23,6 +23,7 @@ const pairFor = 10 * time.Minute
 type transports struct {
 	mu    sync.Mutex
 	pairs map[string]transport
+	turns map[string]chan struct{} // each holds an element while the store's token makes a pair
 }
 
 type transport struct {
@@ -58,11 +59,16 @@ func (r *Reconciler) carry(ctx context.Context, now time.Time, m *metadata.Mater
 }
 
 // pair is the pair through which a place's token receives; it is made when it is
-// needed, by one caller at a time.
+// needed, by one caller of the place at a time: a token that hangs keeps no other waiting.
 func (t *transports) pair(ctx context.Context, now time.Time, token hsm.Token, at place) (hsm.Key, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if made, ok := t.pairs[at.store]; ok && now.Before(made.until) {
+	turn := t.turn(at.store)
+	select {
+	case turn <- struct{}{}:
+		defer func() { <-turn }()
+	case <-ctx.Done():
+		return hsm.Key{}, fmt.Errorf("%w: another pair is made: %w", hsm.ErrBusy, context.Cause(ctx))
+	}
+	if made, ok := t.made(at.store); ok && now.Before(made.until) {
 		return made.pair, nil
 	}
 	on := hsm.Call{Class: hsm.Background}
@@ -76,8 +82,26 @@ func (t *transports) pair(ctx context.Context, now time.Time, token hsm.Token, a
 	if err != nil {
 		return hsm.Key{}, fmt.Errorf("pair that materials travel to: %w", err)
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.pairs[at.store] = transport{pair, now.Add(pairFor)}
 	return pair, nil
+}
+
+func (t *transports) turn(store string) chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.turns[store] == nil {
+		t.turns[store] = make(chan struct{}, 1)
+	}
+	return t.turns[store]
+}
+
+func (t *transports) made(store string) (transport, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	made, ok := t.pairs[store]
+	return made, ok
 }
 
 // forget drops a pair through which something did not arrive.
