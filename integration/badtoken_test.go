@@ -103,6 +103,7 @@ func TestServeRefusesAnotherFirmware(t *testing.T) {
 	changed := []string{"token main", s.token.Serial, `firmware: "`, `" is now "`, "mechanisms gone: CKM_DES3_CBC", "kmsgate hsm probe -config FILE -token main", "-accept"}
 	s.kmsgate(t, "serve").wantFailure(t, "serve on another firmware", 1, changed...)
 	s.kmsgate(t, "init", "-account", other).wantFailure(t, "init on another firmware", 1, changed...)
+	s.kmsgate(t, "hsm", "rotate-domain-key").wantFailure(t, "hsm rotate-domain-key on another firmware", 1, changed...)
 	s.kmsgate(t, "hsm", "probe").wantSuccess(t, "hsm probe, which accepts nothing,")
 	s.kmsgate(t, "serve").wantFailure(t, "serve after a probe", 1, changed...)
 	r := run(t, binary(t), "hsm", "probe", "-module", shim.Module, "-serial", s.token.Serial, "-pin-file", s.token.PINFile, "-accept")

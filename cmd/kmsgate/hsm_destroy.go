@@ -50,7 +50,7 @@ func runHSMDestroyDomainKey(ctx context.Context, p *program, args []string) erro
 	case *workers < 1 || *workers > maxWorkers:
 		return usagef("-workers is %d: use 1 to %d", *workers, maxWorkers)
 	}
-	return p.withWorkers(ctx, *path, *workers, func(i *installation) error {
+	return p.withWorkers(ctx, destroyCommand, *path, *workers, func(i *installation) error {
 		r, err := i.config.storeNamed(*store)
 		if err != nil {
 			return err

@@ -39,7 +39,7 @@ func runHSMRotateDomainKey(ctx context.Context, p *program, args []string) error
 	if *workers < 1 || *workers > maxWorkers {
 		return usagef("-workers is %d: use 1 to %d", *workers, maxWorkers)
 	}
-	return p.withWorkers(ctx, *path, *workers, func(i *installation) error {
+	return p.withWorkers(ctx, rotateCommand, *path, *workers, func(i *installation) error {
 		r, err := i.config.storeNamed(*store)
 		if err != nil {
 			return err
@@ -49,8 +49,9 @@ func runHSMRotateDomainKey(ctx context.Context, p *program, args []string) error
 }
 
 // withWorkers opens what the configuration names for a command that has the token do
-// as much at once: background work may hold a quarter of the sessions.
-func (p *program) withWorkers(ctx context.Context, path string, workers int, do func(*installation) error) error {
+// as much at once: background work may hold a quarter of the sessions. Tokens that are
+// not what they were are refused, as by serve.
+func (p *program) withWorkers(ctx context.Context, command, path string, workers int, do func(*installation) error) error {
 	c, logger, err := p.configuration(path)
 	if err != nil {
 		return err
@@ -64,7 +65,10 @@ func (p *program) withWorkers(ctx context.Context, path string, workers int, do 
 	if err != nil {
 		return err
 	}
-	return errors.Join(do(i), i.close(ctx))
+	if err = i.checkTokens(ctx, command); err == nil {
+		err = do(i)
+	}
+	return errors.Join(err, i.close(ctx))
 }
 
 // storeNamed is the region whose key store has an id, or the only one.
