@@ -189,24 +189,6 @@ func (g *Gateway) flushNoise(ctx context.Context, now time.Time) {
 	}
 }
 
-// Ready tells whether the gateway can serve: every token and the database are
-// really asked, and the clocks compared. The error says what is wrong.
-func (g *Gateway) Ready(ctx context.Context) error {
-	skew, err := g.store.ClockSkew(ctx)
-	if err != nil {
-		return err
-	}
-	if skew.Abs() > maxClockSkew {
-		return fmt.Errorf("the clock differs from the database's by %s; more than %s is not ready", skew, maxClockSkew)
-	}
-	for store, token := range g.tokens {
-		if err := token.Check(ctx); err != nil {
-			return fmt.Errorf("key store %s: %w", store, err)
-		}
-	}
-	return nil
-}
-
 // maxReading bounds the requests whose signature and body are being read. A
 // client that stalls holds one of these places, never one of those for work.
 const maxReading = 8192

@@ -49,20 +49,28 @@ func TestReadyz(t *testing.T) {
 		t.Fatal(err)
 	}
 	hours.Add(1)
-	f.wantProbe(t, t.Context(), http.StatusServiceUnavailable)
+	first := f.wantProbe(t, t.Context(), http.StatusServiceUnavailable)
+	if !strings.Contains(first, "region us-east-1 is not served since 20") || !strings.Contains(first, "taken in again as soon as it answers") {
+		t.Errorf("/readyz says %q, want which region is not served, since when, and what to do", first)
+	}
+	hours.Add(1)
+	if second := f.wantProbe(t, t.Context(), http.StatusServiceUnavailable); second != first {
+		t.Errorf("/readyz an hour later: %q, want the same as at first: %q", second, first)
+	}
 	if got := f.log.String(); !strings.Contains(got, "not ready") || !strings.Contains(got, testStore) {
 		t.Errorf("the log does not say why it is not ready:\n%s", got)
 	}
 }
 
 // wantProbe asks /readyz, with the client's context as it reaches the server.
-func (f *fixture) wantProbe(t *testing.T, client context.Context, status int) {
+func (f *fixture) wantProbe(t *testing.T, client context.Context, status int) (body string) {
 	t.Helper()
 	w := httptest.NewRecorder()
 	f.Handler().ServeHTTP(w, httptest.NewRequestWithContext(client, http.MethodGet, "/readyz", nil))
 	if w.Code != status {
 		t.Errorf("/readyz: %d %q, want %d; the log:\n%s", w.Code, w.Body, status, f.log)
 	}
+	return w.Body.String()
 }
 
 func TestPanicsStayWithinTheirRequest(t *testing.T) {

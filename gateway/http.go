@@ -58,7 +58,7 @@ func (g *Gateway) Handler() http.Handler {
 func (g *Gateway) serveReady(w http.ResponseWriter, r *http.Request) {
 	if err := g.fit(r.Context()); err != nil {
 		g.logger.Warn("not ready", "error", err)
-		plain(w, http.StatusServiceUnavailable, "not ready: see the log\n")
+		plain(w, http.StatusServiceUnavailable, notReady(err))
 		return
 	}
 	plain(w, http.StatusOK, "ready\n")
