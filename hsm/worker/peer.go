@@ -242,6 +242,9 @@ func (p *peer) answer(id uint64, result any, err error) {
 // call asks the other end and waits for the answer, which the caller clears. The
 // answer's error is the call's. errLost if the other end has gone.
 func (p *peer) call(ctx context.Context, method string, token uint64, arguments any) ([]byte, error) {
+	if ctx.Err() != nil { // or the other end might still find time for it
+		return nil, lateError(ctx)
+	}
 	var e encoder
 	e.room(1024)
 	id := p.last.Add(1)
