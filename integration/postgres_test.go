@@ -1,6 +1,8 @@
 package integration_test
 
 import (
+	"bytes"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -44,7 +46,7 @@ func TestPostgresAway(t *testing.T) {
 			eventually(t, "the end of Postgres", func() bool { return len(processesIn(data)) == 0 })
 			mustNot(t, server().Stop())
 		}, func() { server = restartable(t, config) }},
-		{"stopped", func() { signalAll(data, syscall.SIGSTOP) }, func() { signalAll(data, syscall.SIGCONT) }},
+		{"stopped", func() { stopAll(t, data) }, func() { goOn(data) }},
 	} {
 		// Requests go on all the time.
 		ended := make(chan struct{})
@@ -96,10 +98,36 @@ func mustNot(t testing.TB, err error) {
 	}
 }
 
-// signalAll sends a signal to every process of a Postgres.
-func signalAll(data string, signal syscall.Signal) {
+// stopAll stops every process of a Postgres. One that is not stopped yet may have made
+// another meanwhile, so it ends with a look that finds all of them stopped.
+func stopAll(t testing.TB, data string) {
+	t.Helper()
+	eventually(t, "all of Postgres stopped", func() bool {
+		stopped := true
+		for _, pid := range processesIn(data) {
+			if processState(pid) == 'T' {
+				continue
+			}
+			stopped = false
+			_ = syscall.Kill(pid, syscall.SIGSTOP) // one that has ended needs none
+		}
+		return stopped
+	})
+}
+
+// processState is the letter that Linux has for what a process does; 0 if it has ended.
+func processState(pid int) byte {
+	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if at := bytes.LastIndexByte(stat, ')') + 2; at > 1 && at < len(stat) { // behind the name
+		return stat[at]
+	}
+	return 0
+}
+
+// goOn lets every process of a Postgres that was stopped go on.
+func goOn(data string) {
 	for _, pid := range processesIn(data) {
-		_ = syscall.Kill(pid, signal) // one that has ended needs none
+		_ = syscall.Kill(pid, syscall.SIGCONT)
 	}
 }
 
