@@ -59,7 +59,8 @@ func byPairSpec(c *call, in any) []bucket {
 
 // draw charges the caller for what the call does, once the keys are known and
 // the caller may use them: who may not learns nothing of a key from being
-// throttled. What is done to a key of another region counts there, too.
+// throttled. What is done to a key of another region, and what is made there, counts
+// there, too.
 func (c *call) draw(in any) error {
 	if c.drawn {
 		return nil
@@ -77,6 +78,11 @@ func (c *call) draw(in any) error {
 	for _, r := range c.resources {
 		if r.key != nil && r.key.Region != c.region && !c.chargeIn(r.key.Region, c.op.bucket) {
 			return kmsapi.Throttled()
+		}
+		for _, b := range r.target.draws {
+			if !c.chargeIn(c.op.text(in, r.target.place), b) {
+				return kmsapi.Throttled()
+			}
 		}
 	}
 	return nil

@@ -113,6 +113,10 @@ type target struct {
 	// self: the member may be absent, and then the caller itself is meant: the user,
 	// or the account's root.
 	self bool
+	// place is the member with the Region that it will be in, and draws are the rates of
+	// that Region that its making draws on; onReplica only.
+	place string
+	draws []bucket
 	// optional: the member may be absent, and then there is no such target.
 	optional bool
 	// with is another member that may be absent, and then there is no such target;

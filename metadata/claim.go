@@ -91,5 +91,16 @@ func (s *Store) ReleaseKey(ctx context.Context, c Claim, k KeyName) error {
 	return wrap(err, "release key %s", k.ID)
 }
 
+const postponeKey = `
+UPDATE keys SET claimed_until = @at
+WHERE region = @region AND account = @account AND id = @id AND claimed_by = @holder AND claimed_until = @until`
+
+// PostponeKey ends a claim at a time before its own: the work on the key has failed, and
+// may be claimed again then. A later claim of the same process's stands.
+func (s *Store) PostponeKey(ctx context.Context, c Claim, k KeyName, at time.Time) error {
+	_, err := s.pool.Exec(ctx, postponeKey, with(k.args(), pgx.StrictNamedArgs{"holder": c.Holder, "until": c.Until, "at": at}))
+	return wrap(err, "postpone key %s", k.ID)
+}
+
 // claimStands is what the WHERE of a commit says of the row that was claimed.
 const claimStands = `claimed_by = @holder AND claimed_until > @now`

@@ -157,12 +157,21 @@ func TestExpiryWaitsForTheToken(t *testing.T) {
 	}
 }
 
-// TestExpiryIsToldToTheWebhook, once, by the instance that did it.
+// TestExpiryIsToldToTheWebhook, once, by the instance that did it: of material in use, and
+// of what waits for a rotation and is erased.
 func TestExpiryIsToldToTheWebhook(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	k := f.imported(t, noon)
-	id := f.key(t, k).Current().MaterialID.String()
+	used := f.imported(t, noon)
+	f.wantExpiryTold(t, used, f.key(t, used).Current().MaterialID)
+	waits := f.imported(t, noon.Add(day))
+	f.wantExpiryTold(t, waits, f.waits(t, waits, noon))
+	f.wantKey(t, waits, metadata.Enabled, 1)
+}
+
+// wantExpiryTold has the one material expire that is due, and wants it to be told.
+func (f *fixture) wantExpiryTold(t *testing.T, k metadata.KeyName, id hsm.MaterialID) {
+	t.Helper()
 	for range 2 {
 		r, _ := f.instance(t)
 		r.Store = f.database.Open(t, func(c *metadata.Config) { c.QueueEvents = true })
@@ -181,7 +190,7 @@ func TestExpiryIsToldToTheWebhook(t *testing.T) {
 	if err := json.Unmarshal(queued[0].Document, &told); err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]string{"key-id": k.ID, "key-material-id": id}
+	want := map[string]string{"key-id": k.ID, "key-material-id": id.String()}
 	if told.Type != "KMS Imported Key Material Expiration" || !maps.Equal(told.Detail, want) {
 		t.Errorf("the event is %+v, want the expiration of %v", told, want)
 	}

@@ -19,7 +19,7 @@ import (
 // that their primary keys have, each wrapped by the one token for the other. They are
 // stored in one transaction, in which the replica comes into service. What was cut off
 // before that is begun again, and leaves nothing: a material that is not stored is
-// nowhere.
+// nowhere. What failed is tried again as soon as [again] says.
 func (r *Reconciler) Replicate(ctx context.Context, now time.Time) (done int, err error) {
 	c := r.claim(now)
 	due, err := r.Store.ClaimKeys(ctx, metadata.DueReplication, c, r.stores(), atOnce)
@@ -27,9 +27,13 @@ func (r *Reconciler) Replicate(ctx context.Context, now time.Time) (done int, er
 		return 0, err
 	}
 	return each(due, metadata.ErrClaim, func(k *metadata.KeyName) error {
-		err := r.replicate(ctx, c, *k)
-		if errors.Is(err, metadata.ErrClaim) { // what it rested on has changed
+		waiting, err := r.replicate(ctx, c, *k)
+		switch {
+		case err == nil:
+		case errors.Is(err, metadata.ErrClaim): // what it rested on has changed
 			err = errors.Join(err, r.Store.ReleaseKey(ctx, c, *k))
+		case !waiting.IsZero():
+			err = errors.Join(err, r.Store.PostponeKey(ctx, c, *k, again(waiting, now)))
 		}
 		if err != nil {
 			err = fmt.Errorf("replicate key %s: %w", arn.KeyARNOf(k.Region, k.Account, k.ID), err)
@@ -38,23 +42,35 @@ func (r *Reconciler) Replicate(ctx context.Context, now time.Time) (done int, er
 	})
 }
 
-// replicate brings a claimed replica its materials.
-func (r *Reconciler) replicate(ctx context.Context, c metadata.Claim, k metadata.KeyName) error {
+// soonest is when a replica is tried again that has only just been made.
+const soonest = 5 * time.Second
+
+// again is when a replica that could not be brought its materials is tried again: after
+// as long as it has been waiting for them until now, but no later than if the process had
+// died. It follows from the key alone, and so is the same for all instances.
+func again(waiting, now time.Time) time.Time {
+	return now.Add(min(max(now.Sub(waiting), soonest), claimFor))
+}
+
+// replicate brings a claimed replica its materials. It returns since when the replica
+// has been waiting; zero if that could not be read.
+func (r *Reconciler) replicate(ctx context.Context, c metadata.Claim, k metadata.KeyName) (waiting time.Time, err error) {
 	replica, primary, err := r.withPrimary(ctx, k)
 	if err != nil {
-		return err
+		return waiting, err
 	}
+	waiting = replica.CreatedAt
 	var copies []metadata.Material
 	if primary.Origin == keyspec.AWSKMS { // what is imported is never copied
 		for i := range primary.Materials {
 			copied, err := r.carry(ctx, c.Now, &primary.Materials[i], place{replica.Store, replica.Region})
 			if err != nil {
-				return err
+				return waiting, err
 			}
 			copies = append(copies, copied)
 		}
 	}
-	return r.commit(ctx, func(tx *metadata.Tx) ([]byte, error) {
+	return waiting, r.commit(ctx, func(tx *metadata.Tx) ([]byte, error) {
 		return synchronizedEvent(primary.Name(), k.Region, copies, c.Now), tx.FinishReplica(ctx, c, replica.Key, copies)
 	})
 }

@@ -121,7 +121,7 @@ func (f *fixture) crashes(die func() error) map[string]*courier {
 func TestReplicationSurvivesACrash(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	crash := func(t *testing.T, name string, token hsm.Token, ctx context.Context) {
+	crash := func(t *testing.T, name string, token hsm.Token, ctx context.Context, due time.Time) {
 		t.Helper()
 		k := f.primary(t, 0)
 		replica := f.replica(t, k)
@@ -131,16 +131,16 @@ func TestReplicationSurvivesACrash(t *testing.T) {
 		}
 		f.wantKey(t, replica, metadata.Creating, 0)
 		r, _ := f.instance(t)
-		mustReplicate(t, r, noon.Add(claimFor-time.Second), 0)
-		mustReplicate(t, r, noon.Add(claimFor), 1)
+		mustReplicate(t, r, due.Add(-time.Second), 0)
+		mustReplicate(t, r, due, 1)
 		f.wantKey(t, replica, metadata.Enabled, 1)
 		id, c := f.sealed(t, k)
 		f.wantOpens(t, replica, id, c)
 	}
 	for _, name := range []string{"sent", "received"} {
 		ctx, die := context.WithCancel(t.Context())
-		crash(t, name, f.crashes(func() error { die(); return nil })[name], ctx)
-		crash(t, name+", and failed", f.crashes(func() error { return hsm.ErrUnavailable })[name], t.Context())
+		crash(t, name, f.crashes(func() error { die(); return nil })[name], ctx, noon.Add(claimFor))
+		crash(t, name+", and failed", f.crashes(func() error { return hsm.ErrUnavailable })[name], t.Context(), noon.Add(soonest))
 	}
 	// Claimed, and nothing else.
 	replica := f.replica(t, f.primary(t, 0))
@@ -151,6 +151,25 @@ func TestReplicationSurvivesACrash(t *testing.T) {
 	other, _ := f.instance(t)
 	mustReplicate(t, other, noon, 0)
 	mustReplicate(t, other, noon.Add(claimFor), 1)
+	f.wantKey(t, replica, metadata.Enabled, 1)
+}
+
+// TestReplicasThatFailAreTriedAgain, ever later, by any instance.
+func TestReplicasThatFailAreTriedAgain(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	replica := f.replica(t, f.primary(t, 0))
+	r := f.process(t, f.crashes(func() error { return hsm.ErrUnavailable })["sent"])
+	other, _ := f.instance(t)
+	now := noon
+	for _, wait := range []time.Duration{5, 5, 10, 20, 40, 80, 160, 300, 300} {
+		if done, err := r.Replicate(t.Context(), now); !errors.Is(err, hsm.ErrUnavailable) || done != 0 {
+			t.Errorf("Replicate %v after it was asked for = %d, %v; want the token's error", now.Sub(noon), done, err)
+		}
+		now = now.Add(wait * time.Second)
+		mustReplicate(t, other, now.Add(-time.Second), 0)
+	}
+	mustReplicate(t, other, now, 1)
 	f.wantKey(t, replica, metadata.Enabled, 1)
 }
 
