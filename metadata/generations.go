@@ -112,6 +112,19 @@ const (
 	existsBound = `SELECT EXISTS (` + boundRows + `)`
 )
 
+// oldestBound is the oldest generation that a row names. Each kind has an end of its own
+// index for it: the materials come in their order, and parameters live a day.
+const oldestBound = `
+SELECT least((
+  SELECT m.generation FROM materials m
+  JOIN keys k ON k.account = m.account AND k.region = m.region AND k.id = m.key_id
+  WHERE m.` + ofStore + ` AND k.store = @store AND m.residency IN ('wrapped', 'resident')
+  ORDER BY m.generation, m.key_id, m.id
+  LIMIT 1), (
+  SELECT min(p.generation) FROM import_parameters p
+  JOIN keys k ON k.account = p.account AND k.region = p.region AND k.id = p.key_id
+  WHERE p.` + ofStore + ` AND k.store = @store))`
+
 // patient lets a statement of an operator's command count millions of rows.
 const patient = `SET LOCAL statement_timeout = '5min'`
 

@@ -3,7 +3,6 @@ package metadata
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -42,9 +41,11 @@ func (k *ServiceKey) InToken() bool {
 // maxServiceKeys bounds what ServiceKeys returns.
 const maxServiceKeys = 1000
 
-var listServiceKeys = `
+// listServiceKeys looks for the oldest generation in use once, however many are retired:
+// every instance asks every second.
+const listServiceKeys = `
 SELECT o.store, o.kind, o.generation, o.cka_id, o.check_value, o.state, o.tokens, o.created_at,
-       o.state = 'retired' AND o.kind <> 'sealing' AND NOT EXISTS (` + strings.ReplaceAll(boundRows, "@upTo", "o.generation") + `) AS unused
+       o.state = 'retired' AND o.kind <> 'sealing' AND o.generation < coalesce((` + oldestBound + `), o.generation + 1) AS unused
 FROM service_keys o
 WHERE o.store = @store
 ORDER BY o.kind, o.generation
