@@ -34,7 +34,8 @@ has shown. Compare them with what the HSM's own tool shows for the key with the 
 kmsgate/STORE/transport.
 
 Cut off at any point, it is run again, and makes the keys anew: those of a run that was
-cut off never were in use. Then kmsgate hsm rotate-domain-key moves all keys to the new
+cut off never were in use. If it says that a fingerprint is another by then, show and
+compare them again: a transport pair serves one ceremony. Then kmsgate hsm rotate-domain-key moves all keys to the new
 generation. A store with one token has its keys made in it, and nothing travels.`
 
 // confirmations are fingerprints by the names of tokens.
@@ -72,6 +73,9 @@ func runHSMCeremony(ctx context.Context, p *program, args []string) error {
 			if !slices.Contains(r.tokens(), name) {
 				return usagef("-confirm names the token %q, which key store %s does not have", name, r.Store)
 			}
+		}
+		if err := i.checkTokens(ctx, ceremonyCommand); err != nil {
+			return err
 		}
 		c := &ceremony{installation: i, p: p, region: r, confirmed: confirmed}
 		return i.store.Exclusively(ctx, "service keys", func(ctx context.Context) error {
@@ -208,7 +212,8 @@ func (c *ceremony) confirm() error {
 		said, ok := c.confirmed[name]
 		switch {
 		case ok && said != fingerprint:
-			return fmt.Errorf("the transport pair of token %s has the fingerprint %s, and %s was confirmed: nothing was made; find out whose key that is", name, fingerprint, said)
+			return fmt.Errorf("the transport pair of token %s has the fingerprint %s, and %s was confirmed: nothing was made. A pair serves one ceremony: if one "+
+				"was held or cut off since, show and compare the fingerprints again, with -fingerprints; if none was, find out whose key that is", name, fingerprint, said)
 		case ok:
 			continue
 		case !isTerminal(os.Stdin):
